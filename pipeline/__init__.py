@@ -1,0 +1,1 @@
+"""The vocabulary (events, catalogue, fold, settings) and the program that wires streams and sinks to it."""

@@ -1,0 +1,129 @@
+"""The worker as a Faust application: ``faust -A pipeline.app worker`` runs it, as ``xidmet worker`` does.
+
+The settings come from the file and the environment (:mod:`pipeline.settings`); ``xidmet worker`` adds its flags by
+:func:`create_app`.
+"""
+
+import asyncio
+import tempfile
+from typing import Any
+
+import faust
+from faust.types import TP
+from mode import Service
+
+from pipeline.catalogue import load_catalogue
+from pipeline.fold.records import RecordBatch
+from pipeline.fold.rules import Rules
+from pipeline.runtime.results import Results
+from pipeline.settings import Settings, load_settings
+from pipeline.web.server import WebServer
+from sinks.prometheus import Metrics
+from streams.ingest import Ingest
+from streams.transport import BatchSchema
+
+# Batches, not events, that may wait between the fetcher and the agent for each partition.
+_BATCHES_AHEAD = 4
+
+
+class XidmetApp(faust.App):
+    """A Faust app that knows its ingest; the transport takes positions from ``positions``."""
+
+    positions: Ingest
+    metrics: Metrics
+
+
+def create_app(settings: Settings) -> XidmetApp:
+    """Build the application; nothing is connected before it starts.
+
+    Raises:
+        CatalogueError: the catalogue file is not valid.
+    """
+    catalogue = load_catalogue(settings.catalogue_path)
+    kafka = settings.kafka
+    app = XidmetApp(
+        kafka.group,
+        broker=["kafkabatch://" + server for server in kafka.bootstrap.split(",")],
+        broker_client_id="xidmet-worker",
+        broker_session_timeout=kafka.session_timeout_seconds,
+        broker_heartbeat_interval=kafka.session_timeout_seconds / 4,
+        broker_request_timeout=max(kafka.request_timeout_seconds, kafka.session_timeout_seconds),
+        broker_rebalance_timeout=kafka.request_timeout_seconds,
+        # While ClickHouse is away nothing is polled, for as long as it takes; membership is kept by heartbeats.
+        broker_max_poll_interval=86_400.0,
+        broker_max_poll_records=kafka.max_poll_records,
+        consumer_max_fetch_size=kafka.fetch_max_bytes,
+        consumer_auto_offset_reset="earliest",
+        stream_buffer_maxsize=_BATCHES_AHEAD,
+        stream_wait_empty=False,
+        # A batch may wait for ClickHouse: slowness is told by lag and readiness, not by Faust's warnings.
+        stream_processing_timeout=86_400.0,
+        broker_commit_livelock_soft_timeout=86_400.0,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        store="memory://",
+        datadir=tempfile.gettempdir(),
+        web_enabled=False,
+        autodiscover=False,
+    )
+    metrics = Metrics(catalogue.by_code)
+
+    def seek(tp: TP, offset: int) -> object:
+        return asyncio.ensure_future(app.consumer.seek_wait({tp: offset}))
+
+    ingest = Ingest(
+        Results(settings, catalogue),
+        catalogue,
+        Rules.of(settings.fold, catalogue.version),
+        settings.worker,
+        settings.clickhouse.retry_seconds,
+        metrics,
+        seek,
+    )
+    app.positions = ingest
+    app.metrics = metrics
+    topic = app.topic(kafka.events_topic, schema=BatchSchema(), partitions=kafka.partitions)
+
+    @app.agent(topic, name="ingest")
+    async def fold_batches(batches: faust.StreamT[RecordBatch]) -> None:
+        async for batch in batches:
+            await ingest.add(batch)
+
+    @app.service
+    class IngestService(Service):
+        """Waits for the sink before the app consumes, flushes while it runs."""
+
+        async def on_start(self) -> None:
+            await ingest.prepare()
+
+        @Service.task
+        async def _flush(self) -> None:
+            await ingest.run()
+
+        async def on_stop(self) -> None:
+            await ingest.stop()
+
+    @app.service
+    class WebService(Service):
+        """The page, /metrics and the JSON behind the page."""
+
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self._server = WebServer(settings, catalogue, metrics, ingest)
+
+        async def on_start(self) -> None:
+            await self._server.start()
+
+        async def on_stop(self) -> None:
+            await self._server.stop()
+
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    """``app`` is built when Faust asks for it, not when the module is imported."""
+    if name == "app":
+        app = create_app(load_settings())
+        globals()["app"] = app
+        return app
+    raise AttributeError(name)

@@ -1,0 +1,72 @@
+"""``xidmet``: the group of commands, their common options, and how errors become exit codes."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from pipeline.errors import XidmetError
+from pipeline.log import configure_logging
+from pipeline.settings import Settings, load_settings
+
+_COMMANDS = {
+    "demo": "pipeline.cli.demo:demo",
+    "worker": "pipeline.cli.worker:worker",
+    "migrate": "pipeline.cli.admin:migrate",
+    "doctor": "pipeline.cli.admin:doctor",
+    "emit": "pipeline.cli.emit:emit",
+    "generate": "pipeline.cli.emit:generate",
+    "import": "pipeline.cli.importing:import_",
+    "top": "pipeline.cli.answers:top",
+    "query": "pipeline.cli.answers:query",
+    "audit": "pipeline.cli.answers:audit",
+}
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when the command is used: ``xidmet --help`` must not wait for Kafka libraries."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of a day's work, not of the alphabet."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name].partition(":")
+        command = getattr(__import__(module, fromlist=[attribute]), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings file (TOML).")
+@click.option("--set", "flags", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; repeatable.")
+@click.version_option(package_name="xidmet")
+@click.pass_context
+def cli(context: click.Context, config: Path | None, flags: tuple[str, ...]) -> None:
+    """Usage statistics of public e-services: from events in Kafka to answers in ClickHouse.
+
+    Settings come from defaults, a file (xidmet.toml or --config), the environment (XIDMET_SECTION__KEY) and --set,
+    the later winning. See docs/settings.md.
+    """
+    settings = load_settings(config, flags=flags)
+    configure_logging(settings.log)
+    context.obj = settings
+
+
+def settings_of(context: click.Context) -> Settings:
+    """The settings that the group loaded."""
+    settings = context.find_object(Settings)
+    assert settings is not None
+    return settings
+
+
+def main() -> None:
+    """Run the command line; an error of the family ends with its exit code and one line on standard error."""
+    try:
+        cli(standalone_mode=True, prog_name="xidmet")
+    except XidmetError as error:
+        click.echo(f"xidmet: {error}", err=True)
+        sys.exit(error.exit_code)

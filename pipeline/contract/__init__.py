@@ -1,0 +1,1 @@
+"""The event contract: types, reasons for refusal, decoding, checks."""

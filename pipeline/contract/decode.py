@@ -1,0 +1,195 @@
+"""Kafka messages to events: CloudEvents in structured, batch and binary mode.
+
+Sources: CloudEvents JSON format 1.0.2 (structured, batch) and Kafka protocol binding 1.0.2 (binary mode, ``ce_``
+headers). The mode is told by what the message is, not by what its content-type claims: a ``ce_specversion`` header
+means binary, a JSON array is a batch, anything else is one structured event.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from pipeline.contract.events import (
+    CHANNELS,
+    HOSTINGS,
+    INITIATORS,
+    OUTCOMES,
+    STAGE_TYPE,
+    STAGES,
+    USED_TYPE,
+    Event,
+)
+from pipeline.contract.reasons import Reason
+
+Headers = Sequence[tuple[str, bytes]]
+
+_FAULTS: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError)
+_EVENT: Final = msgspec.json.Decoder(Event)
+_BATCH: Final = msgspec.json.Decoder(list[Event])
+_RAW_BATCH: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_ALLOWED: Final = {
+    "channel": CHANNELS,
+    "outcome": OUTCOMES,
+    "stage": STAGES,
+    "hosting": HOSTINGS,
+    "initiator": INITIATORS,
+}
+_BINARY_MARKS: Final = frozenset({"ce_specversion", "ce_type", "ce_id"})
+
+
+@dataclass(slots=True)
+class Refusal:
+    """An event that is not counted. ``value`` is the event's original bytes, a slice of the message in a batch."""
+
+    record: int
+    batch_index: int
+    reason: Reason
+    detail: str
+    value: bytes
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What a batch of messages holds, in log order.
+
+    ``records[i]`` is the place in the batch of the message that held ``events[i]``, ``batch_indexes[i]`` the event's place
+    in that message. Every event of every message is in ``events`` or in ``refusals``.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    records: list[int] = field(default_factory=list)
+    batch_indexes: list[int] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+
+def decode(values: Sequence[bytes | None], headers: Sequence[Headers]) -> Decoded:
+    """Decode the messages of a batch; never raises for what a message holds."""
+    decoded = Decoded()
+    events, records, batch_indexes = decoded.events, decoded.records, decoded.batch_indexes
+    decode_event = _EVENT.decode
+    for record, (value, head) in enumerate(zip(values, headers, strict=True)):
+        if value and value[0] == 0x7B and not head:
+            try:
+                event = decode_event(value)
+            except _FAULTS as error:
+                decoded.refusals.append(Refusal(record, 0, *diagnose(value, error), value))
+            else:
+                events.append(event)
+                records.append(record)
+                batch_indexes.append(0)
+        else:
+            _decode_other(decoded, record, value, head)
+    return decoded
+
+
+def _decode_other(decoded: Decoded, record: int, value: bytes | None, head: Headers) -> None:
+    if not value or not value.strip():
+        decoded.refusals.append(Refusal(record, 0, Reason.EMPTY_MESSAGE, "no value", value or b""))
+        return
+    if any(name in _BINARY_MARKS for name, _ in head):
+        _decode_binary(decoded, record, value, head)
+    elif value.lstrip()[:1] == b"[":
+        _decode_batch(decoded, record, value)
+    else:
+        _decode_one(decoded, record, 0, value)
+
+
+def _decode_one(decoded: Decoded, record: int, index: int, value: bytes) -> None:
+    try:
+        event = _EVENT.decode(value)
+    except _FAULTS as error:
+        decoded.refusals.append(Refusal(record, index, *diagnose(value, error), value))
+    else:
+        decoded.events.append(event)
+        decoded.records.append(record)
+        decoded.batch_indexes.append(index)
+
+
+def _decode_batch(decoded: Decoded, record: int, value: bytes) -> None:
+    try:
+        events = _BATCH.decode(value)
+    except _FAULTS:
+        try:
+            parts = _RAW_BATCH.decode(value)
+        except _FAULTS as error:
+            decoded.refusals.append(Refusal(record, 0, Reason.NOT_JSON, _json_fault(error), value))
+            return
+        for index, part in enumerate(parts):
+            _decode_one(decoded, record, index, bytes(part))
+        return
+    if not events:
+        decoded.refusals.append(Refusal(record, 0, Reason.EMPTY_BATCH, "the array is empty", value))
+    decoded.events.extend(events)
+    decoded.records.extend([record] * len(events))
+    decoded.batch_indexes.extend(range(len(events)))
+
+
+def _decode_binary(decoded: Decoded, record: int, value: bytes, head: Headers) -> None:
+    envelope: dict[str, Any] = {}
+    try:
+        for name, content in head:
+            if name.startswith("ce_"):
+                envelope[name[3:]] = content.decode("utf-8")
+        envelope["data"] = msgspec.json.decode(value)
+    except _FAULTS as error:
+        decoded.refusals.append(Refusal(record, 0, Reason.NOT_JSON, _json_fault(error), value))
+        return
+    try:
+        event = msgspec.convert(envelope, Event)
+    except _FAULTS as error:
+        decoded.refusals.append(Refusal(record, 0, *_diagnose_object(envelope, error), value))
+    else:
+        decoded.events.append(event)
+        decoded.records.append(record)
+        decoded.batch_indexes.append(0)
+
+
+def diagnose(value: bytes, error: Exception) -> tuple[Reason, str]:
+    """Find the reason code and the words for an event that did not decode with ``error``."""
+    try:
+        content = msgspec.json.decode(value)
+    except _FAULTS as fault:
+        return Reason.NOT_JSON, _json_fault(fault)
+    return _diagnose_object(content, error)
+
+
+def _diagnose_object(content: Any, error: Exception) -> tuple[Reason, str]:
+    if not isinstance(content, dict):
+        return Reason.NOT_A_CLOUDEVENT, "expected a JSON object"
+    if content.get("specversion") != "1.0":
+        return Reason.NOT_A_CLOUDEVENT, 'specversion must be "1.0"'
+    kind = content.get("type")
+    if not isinstance(kind, str):
+        return Reason.INVALID_ATTRIBUTE, "type is missing or not a string"
+    if kind not in (USED_TYPE, STAGE_TYPE):
+        return Reason.UNKNOWN_TYPE, f"expected {USED_TYPE} or {STAGE_TYPE}"
+    message = _without_values(str(error))
+    if "`$.data" in message or "field `data`" in message:
+        return Reason.INVALID_DATA, message
+    return Reason.INVALID_ATTRIBUTE, message
+
+
+def _without_values(message: str) -> str:
+    """msgspec quotes the value of a wrong enumeration; an identifier sent there must not reach logs and headers."""
+    place = re.search(r"Invalid enum value '.*' - at `[^`]*?(\w+)`$", message, flags=re.DOTALL)
+    if place and place[1] in _ALLOWED:
+        return f"{place[1]} must be one of {', '.join(_ALLOWED[place[1]])}"
+    return re.sub(r"(Invalid \w+ value) '.*'", r"\1", message, flags=re.DOTALL)[:300]
+
+
+def _json_fault(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, UnicodeError):
+        return "not UTF-8"
+    return _without_values(str(error))
+
+
+def original(value: bytes | None, index: int) -> bytes:
+    """The original bytes of the event at ``index`` of a message that decoded: a slice of it if it is a batch."""
+    if value and value.lstrip()[:1] == b"[":
+        return bytes(_RAW_BATCH.decode(value)[index])
+    return value or b""

@@ -1,0 +1,196 @@
+"""The fold of one partition."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.catalogue import Catalogue
+from pipeline.contract.checks import check
+from pipeline.contract.columns import to_columns
+from pipeline.contract.decode import Decoded, Refusal, decode, original
+from pipeline.fold.flush import Flush, Reject
+from pipeline.fold.histogram import bucket_of, whole_milliseconds
+from pipeline.fold.memory import Memory, event_hash, user_hashes
+from pipeline.fold.minutes import SegmentMinutes
+from pipeline.fold.receipt import Receipt
+from pipeline.fold.records import LogPartition, RecordBatch
+from pipeline.fold.rules import Rules
+from pipeline.fold.segment import is_marker, segment_end
+
+_HASH_MASK = (1 << 64) - 1
+
+
+class PartitionFold:
+    """Folds the records of one partition, in log order, from the start of a segment.
+
+    Args:
+        log: the partition.
+        start: offset of the segment's start: where the one before ended, or where the log begins.
+        rules: the rules of that segment, from its receipt; None when it has none yet and starts under ``next_rules``.
+        next_rules: the rules of segments that start from now on.
+        catalogues: every catalogue that the rules name, by version.
+        memory: the events of the segments before.
+    """
+
+    def __init__(
+        self,
+        log: LogPartition,
+        start: int,
+        rules: Rules | None,
+        next_rules: Rules,
+        catalogues: Mapping[int, Catalogue],
+        memory: Memory,
+    ) -> None:
+        self.log = log
+        self.next_offset = start
+        self._next_rules = next_rules
+        self._catalogues = catalogues
+        self._memory = memory
+        self._flush = Flush()
+        self._receipt = Receipt(log, start, start, rules or next_rules)
+        self._minutes = SegmentMinutes(log, start)
+        self._opened = rules is not None
+        self._changed = False
+
+    @property
+    def pending_events(self) -> int:
+        """Events folded but not yet taken."""
+        return self._flush.events
+
+    def add(self, batch: RecordBatch) -> None:
+        """Fold a batch that starts at ``next_offset``.
+
+        The caller drops what was folded before and fetches again what it missed. A truncated batch ends the segment
+        where it stands; the next one starts where the log now begins.
+        """
+        if batch.start_offset != self.next_offset:
+            raise ValueError(f"batch starts at {batch.start_offset}, the fold stands at {self.next_offset}")
+        place = 0
+        while place < len(batch):
+            stop, ends = segment_end(batch, place, self._receipt)
+            if stop > place:
+                self._fold(batch, place, stop)
+            if ends:
+                self._end_segment(self._receipt.next_offset)
+            place = stop
+        if batch.truncated:
+            self._end_segment(batch.next_offset)
+        self.next_offset = batch.next_offset
+
+    def take(self) -> Flush:
+        """What is to be written since the last call; false when nothing was folded."""
+        self._take_progress()
+        flush, self._flush = self._flush, Flush()
+        return flush
+
+    def _take_progress(self) -> None:
+        if self._changed:
+            self._flush.minutes += self._minutes.take(self._receipt.next_offset)
+            self._flush.receipts.append(replace(self._receipt, rejected=dict(self._receipt.rejected)))
+            self._changed = False
+
+    def _end_segment(self, next_start: int) -> None:
+        """Close the segment, if it was opened, and prepare one at ``next_start``, which its first record opens."""
+        if self._opened:
+            self._receipt.closed = True
+            self._changed = True
+            self._take_progress()
+            self._memory.end_segment(self._next_rules.memory_segments)
+        self._receipt = Receipt(self.log, next_start, next_start, self._next_rules)
+        self._minutes = SegmentMinutes(self.log, next_start)
+        self._opened = False
+
+    def _open_segment(self) -> None:
+        if not self._opened:
+            self._flush.openings.append(replace(self._receipt, rejected={}))
+            self._opened = True
+
+    def _fold(self, batch: RecordBatch, start: int, stop: int) -> None:
+        """Fold the records at places [start, stop) into the current segment."""
+        self._open_segment()
+        offsets = batch.offsets[start:stop]
+        timestamps = batch.timestamps[start:stop]
+        values = batch.values[start:stop]
+        headers = batch.headers[start:stop]
+        receipt = self._receipt
+        if not receipt.records:
+            receipt.first_timestamp = timestamps[0]
+        receipt.records += stop - start
+        receipt.value_bytes += sum(len(value) if value else 0 for value in values)
+        receipt.next_offset = offsets[-1] + 1
+        receipt.last_timestamp = timestamps[-1]
+        self._changed = True
+
+        if any(headers) and is_marker(headers[-1]):
+            # A marker ends its segment, so it can only be the last record.
+            offsets, timestamps, values, headers = offsets[:-1], timestamps[:-1], values[:-1], headers[:-1]
+        decoded = decode(values, headers)
+        refusals = decoded.refusals + self._accept(decoded, offsets, timestamps, values)
+        receipt.events += len(refusals)
+        self._flush.events += len(refusals)
+        if refusals:
+            for reason, count in Counter(refusal.reason for refusal in refusals).items():
+                receipt.rejected[reason] = receipt.rejected.get(reason, 0) + count
+            refusals.sort(key=lambda refusal: (refusal.record, refusal.batch_index))
+            self._flush.rejects += [
+                Reject(
+                    log=self.log,
+                    offset=offsets[refusal.record],
+                    batch_index=refusal.batch_index,
+                    timestamp=timestamps[refusal.record],
+                    reason=refusal.reason,
+                    detail=refusal.detail,
+                    key=batch.keys[start + refusal.record],
+                    headers=headers[refusal.record],
+                    value=refusal.value,
+                )
+                for refusal in refusals
+            ]
+
+    def _accept(
+        self,
+        decoded: Decoded,
+        offsets: Sequence[int],
+        timestamps: Sequence[int],
+        values: Sequence[bytes | None],
+    ) -> list[Refusal]:
+        """Count the good events of a batch; return those that the checks refuse."""
+        receipt, rules = self._receipt, self._receipt.rules
+        columns = to_columns(decoded)
+        catalogue = self._catalogues[rules.catalogue_version]
+        faults = check(columns, timestamps, catalogue, rules.max_age_days, rules.max_ahead_seconds)
+        refusals = []
+        if faults:
+            refusals = [
+                Refusal(
+                    columns.record[place],
+                    columns.batch_index[place],
+                    reason,
+                    words,
+                    original(values[columns.record[place]], columns.batch_index[place]),
+                )
+                for place, (reason, words) in faults.items()
+            ]
+            columns = columns.keep([place not in faults for place in range(len(columns))])
+        receipt.events += len(columns)
+        self._flush.events += len(columns)
+        hashes = [event_hash(source, id_) for source, id_ in zip(columns.source, columns.event_id, strict=True)]
+        first = self._memory.first_seen(hashes)
+        if first is not None:
+            duplicates = first.count(False)
+            receipt.duplicates += duplicates
+            self._flush.duplicates += duplicates
+            columns = columns.keep(first)
+            hashes = [value for value, new in zip(hashes, first, strict=True) if new]
+        if not hashes:
+            return refusals
+        receipt.accepted += len(hashes)
+        receipt.event_hash_sum = (receipt.event_hash_sum + sum(hashes)) & _HASH_MASK
+        durations = whole_milliseconds(columns.duration_ms)
+        users = user_hashes(columns.user)
+        self._minutes.add(columns, durations, bucket_of(durations), users)
+        places = np.array(offsets, dtype=np.int64)[columns.record].tolist()
+        self._flush.ledger.add(self.log, places, columns, hashes, durations, users)
+        return refusals

@@ -1,0 +1,60 @@
+"""Where segments end: a rule that depends on the log and on the segment's receipt alone.
+
+A segment ends before the first record whose time stamp is past the UTC hour of the segment's first record; with the
+record that makes it ``segment_records`` long or ``segment_bytes`` heavy (values as stored, before compression); and
+with a marker, a record that a worker writes so that new rules can take effect. Time stamps that go back do not end a
+segment: producers whose clocks differ would otherwise cut the log to pieces at every hour.
+"""
+
+from typing import Final
+
+from pipeline.contract.decode import Headers
+from pipeline.fold.receipt import Receipt
+from pipeline.fold.records import RecordBatch
+
+MARKER_HEADER: Final = "xidmet-segment-end"
+"""A record with this header holds no event; its value is empty and its header says which rules are wanted next."""
+
+_HOUR_MS: Final = 3_600_000
+_NEVER: Final = 1 << 62
+
+
+def is_marker(headers: Headers) -> bool:
+    """Whether a record with these headers is a marker."""
+    return any(name == MARKER_HEADER for name, _ in headers)
+
+
+def segment_end(batch: RecordBatch, place: int, receipt: Receipt) -> tuple[int, bool]:
+    """Find where the segment of ``receipt``, which reaches to before ``place`` of the batch, ends.
+
+    Returns:
+        The place after the segment's last record in this batch (``place`` itself if the segment ended before), and
+        whether the segment ends there. Without an end the whole rest of the batch belongs to it.
+    """
+    rules = receipt.rules
+    stop = min(len(batch), place + rules.segment_records - receipt.records)
+    full = receipt.records + stop - place == rules.segment_records
+
+    first = receipt.first_timestamp if receipt.records else batch.timestamps[place]
+    hour_end = (first // _HOUR_MS + 1) * _HOUR_MS if first >= 0 else _NEVER
+    timestamps = batch.timestamps[place:stop]
+    if timestamps and max(timestamps) >= hour_end:
+        stop = place + next(step for step, stamp in enumerate(timestamps) if stamp >= hour_end)
+        full = True
+
+    sizes = [len(value) if value else 0 for value in batch.values[place:stop]]
+    if receipt.value_bytes + sum(sizes) >= rules.segment_bytes:
+        total = receipt.value_bytes
+        for step, size in enumerate(sizes):
+            total += size
+            if total >= rules.segment_bytes:
+                stop = place + step + 1
+                full = True
+                break
+
+    headers = batch.headers[place:stop]
+    if any(headers):
+        for step, head in enumerate(headers):
+            if head and is_marker(head):
+                return place + step + 1, True
+    return stop, full

@@ -1,0 +1,1 @@
+"""Bring in what other systems have recorded, as events of the contract."""

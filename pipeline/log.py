@@ -1,0 +1,38 @@
+"""Structured logs to standard error.
+
+Levels: error, somebody must act; warning, the program acts and somebody may want to know; info, a state was entered;
+debug, for developers.
+"""
+
+import logging
+import sys
+
+from pythonjsonlogger.json import JsonFormatter
+
+from pipeline.settings import LogSettings
+
+_QUIET = ("faust", "mode", "aiokafka", "kafka", "aiohttp", "asyncio")
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Set up the root logger; libraries speak only from warning on unless the level is debug."""
+    handler = logging.StreamHandler(sys.stderr)
+    if settings.format == "json":
+        handler.setFormatter(
+            JsonFormatter(
+                "{asctime}{levelname}{name}{message}",
+                style="{",
+                rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+                datefmt="%Y-%m-%dT%H:%M:%S%z",
+            )
+        )
+    else:
+        handler.setFormatter(logging.Formatter("{asctime} {levelname:<7} {name}: {message}", style="{"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level.upper())
+    if settings.level != "debug":
+        for name in _QUIET:
+            logging.getLogger(name).setLevel(logging.WARNING)
+    # The driver logs every failed connection with a stack; the error that it raises says the same.
+    logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)

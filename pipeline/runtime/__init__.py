@@ -1,0 +1,1 @@
+"""The program: what wires the vocabulary to streams and sinks."""

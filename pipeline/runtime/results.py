@@ -1,0 +1,71 @@
+"""The sink that the ingest writes to: ClickHouse and the dead letters, with positions from the receipts."""
+
+from collections.abc import Mapping
+
+from faust.types import TP
+
+from pipeline.catalogue import Catalogue
+from pipeline.fold.flush import Flush
+from pipeline.fold.records import LogPartition
+from pipeline.fold.resume import ResumePoint
+from pipeline.fold.rules import Rules
+from pipeline.settings import Settings
+from sinks.clickhouse.catalogues import store_catalogue, stored_catalogue
+from sinks.clickhouse.client import Client, connect
+from sinks.clickhouse.positions import resume
+from sinks.clickhouse.schema import require_schema
+from sinks.clickhouse.writer import write_openings, write_results
+from sinks.dead_letters import DeadLetters
+from streams.topics import topic_ids, write_marker
+
+
+class Results:
+    """Implements :class:`streams.ingest.ResultSink`. Calls block; all from one thread."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._connected: Client | None = None
+        self._dead_letters = DeadLetters(settings.kafka)
+
+    @property
+    def _client(self) -> Client:
+        if self._connected is None:
+            self._connected = connect(self._settings.clickhouse)
+        return self._connected
+
+    def prepare(self) -> None:
+        """Check the schema, keep the catalogue, check that the topics are there."""
+        require_schema(self._client, self._settings.clickhouse)
+        store_catalogue(self._client, self._catalogue)
+        kafka = self._settings.kafka
+        topic_ids(kafka, [kafka.events_topic, kafka.rejected_topic])
+
+    def resume(self, log_starts: Mapping[TP, int], next_rules: Rules) -> dict[TP, ResumePoint]:
+        """Where each partition goes on."""
+        ids = topic_ids(self._settings.kafka, [tp.topic for tp in log_starts])
+        return {
+            tp: resume(self._client, LogPartition(tp.topic, ids[tp.topic], tp.partition), log_start, next_rules)
+            for tp, log_start in log_starts.items()
+        }
+
+    def catalogue(self, version: int) -> Catalogue:
+        """A catalogue that a receipt names."""
+        return stored_catalogue(self._client, version)
+
+    def write(self, flush: Flush) -> None:
+        """Openings, dead letters, results, receipts: see :mod:`streams.ingest`."""
+        write_openings(self._client, flush)
+        self._dead_letters.send(flush.rejects)
+        write_results(self._client, flush)
+
+    def want_segment_end(self, log: LogPartition, rules: Rules) -> None:
+        """Write a marker to the partition."""
+        write_marker(self._settings.kafka, log, rules)
+
+    def close(self) -> None:
+        """Give connections back."""
+        self._dead_letters.close()
+        if self._connected is not None:
+            self._connected.close()
+            self._connected = None

@@ -1,0 +1,42 @@
+"""Run a Faust application in this process, with our logs and our exit codes."""
+
+import logging
+
+import faust
+import mode.loop
+
+logger = logging.getLogger(__name__)
+
+
+class _Worker(faust.Worker):
+    """Faust's worker without its own logging set-up, terminal art and redirected output."""
+
+    def _setup_logging(self) -> None:
+        """Logging is set up by :mod:`pipeline.log`."""
+
+    def on_init(self) -> None:
+        """Do not change the process's title or streams."""
+
+
+def run_worker(app: faust.App) -> BaseException | None:
+    """Run until a signal or a crash; what made it crash, or None.
+
+    SIGINT and SIGTERM write what is left and stop.
+    """
+    mode.loop.use("uvloop")
+    worker = _Worker(app, quiet=True, redirect_stdouts=False, override_logging=False)
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as done:
+        return _reason(worker, app) or (done if done.code else None)
+    except BaseException as error:
+        return _reason(worker, app) or error
+    return _reason(worker, app)
+
+
+def _reason(worker: faust.Worker, app: faust.App) -> BaseException | None:
+    for service in (app, worker):
+        reason = getattr(service, "_crash_reason", None) or getattr(service, "crash_reason", None)
+        if isinstance(reason, BaseException):
+            return reason
+    return None

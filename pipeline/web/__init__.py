@@ -1,0 +1,1 @@
+"""The worker's web address: the page, the JSON behind it, /metrics, health."""

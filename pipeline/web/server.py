@@ -1,0 +1,175 @@
+"""The worker's HTTP server, on aiohttp, which Faust brings along."""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from typing import Protocol, TypeVar
+
+import msgspec
+from aiohttp import web
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from pipeline.catalogue import Catalogue
+from pipeline.errors import StoreError, XidmetError
+from pipeline.runtime.endpoint import Endpoint, Question, remove_endpoint, write_endpoint
+from pipeline.settings import Settings
+from pipeline.web.overview import Cached
+from sinks.clickhouse.client import Client, connect, parse_url
+from sinks.prometheus import Metrics
+from streams.ingest import Status
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MAX_MINUTES = 7 * 24 * 60
+_READING = ("select", "with", "show", "describe", "desc", "exists", "explain")
+_STATIC_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class StatusSource(Protocol):
+    """What tells the state of the worker."""
+
+    def status(self) -> Status:
+        """The state now."""
+
+
+class WebServer:
+    """Serves /, /api/overview, /api/status, /metrics, /healthz, /readyz; with chdb also /api/sql.
+
+    chdb lives in the worker's process, where no other process can open it. /api/sql lets ``xidmet query`` and others
+    in: for reading only, on a loopback address only, with a token that stands in a file only its owner can read.
+    """
+
+    def __init__(self, settings: Settings, catalogue: Catalogue, metrics: Metrics, source: StatusSource) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._metrics = metrics
+        self._source = source
+        self._directory = parse_url(settings.clickhouse.url).directory
+        self._endpoint: Endpoint | None = None
+        self._client: Client | None = None
+        self._cached = Cached()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="web")
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address is taken.
+        """
+        app = web.Application(middlewares=[_errors_as_json])
+        app.router.add_get("/", self._static)
+        app.router.add_get("/static/{name}", self._static)
+        app.router.add_get("/api/overview", self._overview)
+        app.router.add_get("/api/status", self._status)
+        app.router.add_get("/metrics", self._metrics_page)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        if self._directory:
+            app.router.add_post("/api/sql", self._sql)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._settings.web.host, self._settings.web.port)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        logger.info("page and metrics are served", extra={"url": f"http://{self._settings.web.host}:{port}/"})
+        if self._directory:
+            self._endpoint = write_endpoint(self._directory, f"http://{self._settings.web.host}:{port}")
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._endpoint is not None:
+            remove_endpoint(self._directory)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self._in_thread(self._close)
+        self._thread.shutdown()
+
+    async def _static(self, request: web.Request) -> web.Response:
+        name = request.match_info.get("name", "index.html")
+        suffix = name[name.rfind(".") :]
+        resource = resources.files("pipeline.web") / "static" / name
+        if suffix not in _STATIC_TYPES or "/" in name or not resource.is_file():
+            raise web.HTTPNotFound
+        return web.Response(
+            body=resource.read_bytes(), content_type=_STATIC_TYPES[suffix], charset="utf-8", headers=_HEADERS
+        )
+
+    async def _overview(self, request: web.Request) -> web.Response:
+        text = request.query.get("minutes", "60")
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_MINUTES):
+            raise web.HTTPBadRequest(text=f"minutes must be a whole number from 1 to {MAX_MINUTES}")
+        answer = await self._in_thread(lambda: self._cached.overview(self._store(), self._catalogue, int(text)))
+        return _json(answer)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        status = msgspec.to_builtins(self._source.status())
+        quantiles = {f"freshness_p{share}_ms": self._metrics.freshness.quantile_ms(share / 100) for share in (50, 99)}
+        return _json(status | quantiles)
+
+    async def _metrics_page(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return _json({"alive": True})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        status = self._source.status()
+        ready = status.assigned > 0 and not status.last_error
+        words = status.last_error or ("" if status.assigned else "no partitions are assigned")
+        return _json({"ready": ready, "reason": words}, status=200 if ready else 503)
+
+    async def _sql(self, request: web.Request) -> web.Response:
+        self._check_token(request)
+        question = msgspec.json.decode(await request.read(), type=Question)
+        if question.sql.lstrip("( \n\t").partition(" ")[0].strip().lower() not in _READING:
+            raise web.HTTPForbidden(text="only reading statements: " + ", ".join(_READING).upper())
+        rows = await self._in_thread(lambda: self._store().query(question.sql, question.parameters))
+        return _json({"names": rows.names, "types": rows.types, "rows": rows.rows})
+
+    def _check_token(self, request: web.Request) -> None:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self._endpoint is None or not hmac.compare_digest(given.encode(), self._endpoint.token.encode()):
+            raise web.HTTPUnauthorized(text="the token in worker.json of the chdb directory is needed")
+
+    def _store(self) -> Client:
+        if self._client is None:
+            self._client = connect(self._settings.clickhouse)
+        return self._client
+
+    def _close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _json({"error": error.text or error.reason}, status=error.status)
+    except StoreError as error:
+        return _json({"error": str(error)}, status=503)
+    except XidmetError as error:
+        return _json({"error": str(error)}, status=400)
+
+
+def _json(content: object, status: int = 200) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(content), status=status, content_type="application/json", headers=_HEADERS
+    )

@@ -1,0 +1,1 @@
+"""Where results go: ClickHouse, Prometheus, the dead-letter topic."""

@@ -1,0 +1,205 @@
+"""The audit: a triple entry of receipts, minutes and ledger, checked against each other.
+
+Receipts are read first. All that a receipt vouches for was written before it, so that nothing found missing can be
+merely on its way; what lies beyond the receipts is in flight and is left out.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from msgspec import Struct
+
+from sinks.clickhouse.client import Client
+
+_SEGMENT_KEY: Final = ("topic_id", "partition", "segment")
+Key = tuple[str, int, int]
+
+
+class Finding(Struct, frozen=True):
+    """Something that does not add up. ``check`` is a code; ``where`` names topic, partition and offsets."""
+
+    check: str
+    where: str
+    words: str
+
+
+@dataclass(slots=True)
+class AuditReport:
+    """What the audit saw. Correct totals have no findings.
+
+    ``repeats`` are accepted events whose id was accepted before, farther back than the fold's memory: minutes count
+    them again, the ledger does not. ``in_flight`` are open segments that were being written during the audit, whose
+    minutes could not be compared.
+    """
+
+    segments: int = 0
+    open_segments: int = 0
+    in_flight: int = 0
+    records: int = 0
+    events: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    repeats: int = 0
+    ledger: int = 0
+    minutes: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+def audit(client: Client) -> AuditReport:
+    """Check all segments of all topics in the database.
+
+    Raises:
+        StoreError: ClickHouse is away.
+    """
+    report = AuditReport()
+    receipts = client.query(
+        "SELECT topic, topic_id, partition, segment, next_offset, closed, records, events, accepted, duplicates,"
+        " arraySum(mapValues(rejected)) AS rejected, event_hash_sum"
+        " FROM receipts FINAL ORDER BY topic_id, partition, segment"
+    ).dicts()
+    _check_chain(receipts, report)
+    _check_sums(receipts, report)
+    _check_coordinates(client, receipts, report)
+    _check_minutes(client, receipts, report)
+    _check_ledger(client, receipts, report)
+    return report
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return row["topic_id"], row["partition"], row["segment"]
+
+
+def _where(row: dict[str, Any]) -> str:
+    return f"{row['topic']}[{row['partition']}] offsets {row['segment']} to {row['next_offset']}"
+
+
+def _check_chain(receipts: list[dict[str, Any]], report: AuditReport) -> None:
+    """Segments follow each other without hole or overlap, and only the last one is open."""
+    for row, following in zip(receipts, [*receipts[1:], None], strict=True):
+        if following is None or _key(row)[:2] != _key(following)[:2]:
+            continue
+        if following["segment"] > row["next_offset"]:
+            words = (
+                f"offsets {row['next_offset']} to {following['segment']} were never folded: deleted before by retention"
+            )
+            report.findings.append(Finding("hole", _where(row), words))
+        elif following["segment"] < row["next_offset"]:
+            report.findings.append(Finding("overlap", _where(row), f"the next starts at {following['segment']}"))
+        if not row["closed"]:
+            report.findings.append(Finding("not_closed", _where(row), "another segment follows this open one"))
+
+
+def _check_sums(receipts: list[dict[str, Any]], report: AuditReport) -> None:
+    for row in receipts:
+        report.segments += 1
+        report.open_segments += not row["closed"]
+        for name in ("records", "events", "accepted", "duplicates", "rejected"):
+            setattr(report, name, getattr(report, name) + row[name])
+        parts = row["accepted"] + row["duplicates"] + row["rejected"]
+        if row["events"] != parts:
+            words = f"{row['events']} events, but accepted + duplicates + rejected = {parts}"
+            report.findings.append(Finding("receipt", _where(row), words))
+
+
+def _check_coordinates(client: Client, receipts: list[dict[str, Any]], report: AuditReport) -> None:
+    """Each segment's coordinates are as many as its receipt says, and of the same events."""
+    found = {
+        _key(row): (row["places"], row["hash_sum"])
+        for row in client.query(
+            "SELECT c.topic_id AS topic_id, c.partition AS partition, r.segment AS segment, count() AS places,"
+            " sum(c.event_hash) AS hash_sum"
+            " FROM (SELECT * FROM coordinates FINAL) AS c"
+            " ASOF JOIN (SELECT topic_id, partition, segment, next_offset FROM receipts FINAL) AS r"
+            " ON c.topic_id = r.topic_id AND c.partition = r.partition AND c.offset >= r.segment"
+            " WHERE c.offset < r.next_offset GROUP BY topic_id, partition, segment"
+        ).dicts()
+    }
+    # A receipt may have moved on between the two readings; the newer state is compared in the next audit.
+    current = _current_offsets(client)
+    for row in receipts:
+        if current.get(_key(row)) != row["next_offset"]:
+            continue
+        places, hash_sum = found.get(_key(row), (0, 0))
+        if (places, hash_sum) != (row["accepted"], row["event_hash_sum"]):
+            words = f"{row['accepted']} accepted, {places} coordinates"
+            if places == row["accepted"]:
+                words += ", but not of the same events"
+            report.findings.append(Finding("coordinates", _where(row), words))
+
+
+def _check_minutes(client: Client, receipts: list[dict[str, Any]], report: AuditReport) -> None:
+    """The minutes of each segment add up to its accepted events."""
+    found = {
+        _key(row): (row["total"], row["reach"])
+        for row in client.query(
+            "SELECT topic_id, partition, segment, sum(events) AS total, max(next_offset) AS reach"
+            " FROM minutes FINAL GROUP BY topic_id, partition, segment"
+        ).dicts()
+    }
+    for row in receipts:
+        total, reach = found.pop(_key(row), (0, 0))
+        if reach > row["next_offset"] and not row["closed"]:
+            report.in_flight += 1
+            report.minutes += row["accepted"]
+            continue
+        report.minutes += total
+        if total != row["accepted"]:
+            words = f"{row['accepted']} accepted, the minutes add up to {total}"
+            report.findings.append(Finding("minutes", _where(row), words))
+    known = _current_offsets(client)
+    for key, (total, _) in found.items():
+        if key not in known:
+            words = f"minutes with {total} events belong to no receipt"
+            report.findings.append(Finding("orphan_minutes", f"{key[0]}[{key[1]}] segment {key[2]}", words))
+
+
+def _check_ledger(client: Client, receipts: list[dict[str, Any]], report: AuditReport) -> None:
+    """Every event with coordinates stands in the ledger, under these coordinates or as a repeat under earlier ones."""
+    found = {
+        _key(row): row["rows"]
+        for row in client.query(
+            "SELECT l.topic_id AS topic_id, l.partition AS partition, r.segment AS segment, count() AS rows"
+            " FROM (SELECT topic_id, partition, offset FROM ledger FINAL) AS l"
+            " ASOF JOIN (SELECT topic_id, partition, segment, next_offset FROM receipts FINAL) AS r"
+            " ON l.topic_id = r.topic_id AND l.partition = r.partition AND l.offset >= r.segment"
+            " WHERE l.offset < r.next_offset GROUP BY topic_id, partition, segment"
+        ).dicts()
+    }
+    current = _current_offsets(client)
+    for row in receipts:
+        rows = found.get(_key(row), 0)
+        if current.get(_key(row)) != row["next_offset"]:
+            report.ledger += row["accepted"]
+            continue
+        report.ledger += rows
+        if rows == row["accepted"]:
+            continue
+        if rows > row["accepted"]:
+            words = f"{row['accepted']} accepted, {rows} in the ledger"
+            report.findings.append(Finding("ledger", _where(row), words))
+            continue
+        lost = _lost(client, row)
+        report.repeats += row["accepted"] - rows - lost
+        if lost:
+            words = f"{row['accepted']} accepted, {lost} of them are not in the ledger at all"
+            report.findings.append(Finding("ledger", _where(row), words))
+
+
+def _lost(client: Client, row: dict[str, Any]) -> int:
+    """Events with coordinates in the segment whose identity the ledger does not hold anywhere."""
+    inside = (
+        "SELECT event_hash FROM coordinates WHERE topic_id = {topic_id:String} AND partition = {partition:UInt32}"
+        " AND offset >= {segment:UInt64} AND offset < {next_offset:UInt64}"
+    )
+    ((lost,),) = client.query(
+        f"SELECT uniqExact(event_hash) FROM ({inside})"
+        f" WHERE event_hash NOT IN (SELECT event_hash FROM ledger WHERE event_hash IN ({inside}))",
+        {name: row[name] for name in (*_SEGMENT_KEY, "next_offset")},
+    ).rows
+    return int(lost)
+
+
+def _current_offsets(client: Client) -> dict[Key, int]:
+    rows = client.query("SELECT topic_id, partition, segment, next_offset FROM receipts FINAL").rows
+    return {(topic_id, partition, segment): next_offset for topic_id, partition, segment, next_offset in rows}

@@ -1,0 +1,120 @@
+"""One small interface to ClickHouse: a server over the native protocol, or chdb in the process."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from pipeline.errors import SettingsError
+from pipeline.settings import ClickHouseSettings, redacted_url
+
+Parameters = Mapping[str, str | int | float]
+
+INSERT_SETTINGS: Mapping[str, int] = {
+    # A flush is one block a table: it is there when the call returns, or the same flush is written again.
+    "async_insert": 0,
+    "insert_deduplicate": 0,
+    # Imports of old events may touch every month of a decade at once.
+    "max_partitions_per_insert_block": 0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column to insert: values of the ClickHouse type ``type``, as plain Python values."""
+
+    name: str
+    type: str
+    values: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The answer to a query: column names, their ClickHouse types, and rows as tuples."""
+
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """The rows as dictionaries by column name."""
+        return [dict(zip(self.names, row, strict=True)) for row in self.rows]
+
+    def one(self) -> tuple[Any, ...]:
+        """The only row."""
+        (row,) = self.rows
+        return row
+
+
+class Client(Protocol):
+    """A connection. Calls block; a client is used by one thread at a time.
+
+    Every method raises :class:`~pipeline.errors.StoreError` when ClickHouse is away or refuses. After a time-out the
+    outcome of an insert is unknown; all inserts of this project are upserts and may be repeated.
+    """
+
+    def query(self, sql: str, parameters: Parameters | None = None) -> Rows:
+        """Run a statement that answers with rows; ``{name:Type}`` in it is filled from ``parameters``."""
+
+    def execute(self, sql: str) -> None:
+        """Run a statement whose answer, if any, does not matter."""
+
+    def insert(self, table: str, columns: Sequence[Column]) -> None:
+        """Insert columns of one length as one block."""
+
+    def close(self) -> None:
+        """Give the connection back; the client must not be used afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed ``clickhouse.url``. ``directory`` is set for chdb, the other fields for a server."""
+
+    directory: str = ""
+    host: str = ""
+    port: int = 9000
+    user: str = "default"
+    password: str = ""
+    database: str = "xidmet"
+    secure: bool = False
+
+
+def parse_url(url: str) -> Address:
+    """Parse ``clickhouse://user:password@host:port/database``, ``clickhouses://`` (TLS) or ``chdb:DIRECTORY``.
+
+    Raises:
+        SettingsError: neither form.
+    """
+    if url.startswith("chdb:"):
+        directory = url.removeprefix("chdb:").removeprefix("//")
+        if not directory:
+            raise SettingsError(f"clickhouse.url {url}: name a directory, chdb:DIRECTORY")
+        return Address(directory=directory)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise SettingsError(f"clickhouse.url {url}: {error}") from error
+    if parts.scheme not in ("clickhouse", "clickhouses") or not parts.hostname:
+        shown = redacted_url(url)
+        raise SettingsError(f"clickhouse.url {shown}: write clickhouse://user:password@host:port/database")
+    return Address(
+        host=parts.hostname,
+        port=port or (9440 if parts.scheme == "clickhouses" else 9000),
+        user=unquote(parts.username or "default"),
+        password=unquote(parts.password or ""),
+        database=parts.path.strip("/") or "xidmet",
+        secure=parts.scheme == "clickhouses",
+    )
+
+
+def connect(settings: ClickHouseSettings) -> Client:
+    """Open a client for ``clickhouse.url``. Servers are connected to with the first call, not here."""
+    address = parse_url(settings.url)
+    if address.directory:
+        from sinks.clickhouse.embedded import EmbeddedClient
+
+        return EmbeddedClient(address)
+    from sinks.clickhouse.server import ServerClient
+
+    return ServerClient(address, settings)

@@ -1,0 +1,130 @@
+"""ClickHouse in the process, through chdb. One directory, one process, one session."""
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pipeline.errors import StoreError
+from sinks.clickhouse.client import INSERT_SETTINGS, Address, Column, Parameters, Rows
+
+_ARROW_TYPES = {
+    "String": "string",
+    "Bool": "bool_",
+    "Int16": "int16",
+    "Int64": "int64",
+    "UInt8": "uint8",
+    "UInt16": "uint16",
+    "UInt32": "uint32",
+    "UInt64": "uint64",
+}
+
+
+class EmbeddedClient:
+    """A client of the process's one chdb session. Calls from several threads take turns."""
+
+    _lock: ClassVar[threading.RLock] = threading.RLock()
+    _session: ClassVar[Any] = None
+    _directory: ClassVar[Path | None] = None
+    _users: ClassVar[int] = 0
+
+    def __init__(self, address: Address) -> None:
+        try:
+            from chdb.session import Session
+        except ImportError as error:
+            raise StoreError("chdb is not installed; pip install 'xidmet[embedded]', or set clickhouse.url") from error
+        directory = Path(address.directory).absolute()
+        cls = EmbeddedClient
+        with cls._lock:
+            if cls._session is not None and cls._directory != directory:
+                raise StoreError(f"chdb serves {cls._directory} in this process; {directory} needs one of its own")
+            if cls._session is None:
+                directory.mkdir(parents=True, exist_ok=True)
+                try:
+                    cls._session = Session(str(directory))
+                except Exception as error:
+                    raise StoreError(
+                        f"chdb cannot open {directory}: {_first_line(error)}; another process may be using it"
+                    ) from error
+                cls._directory = directory
+                self._run(f"CREATE DATABASE IF NOT EXISTS {address.database}", "TSV")
+                self._run(f"USE {address.database}", "TSV")
+            cls._users += 1
+        self._closed = False
+
+    def query(self, sql: str, parameters: Parameters | None = None) -> Rows:
+        """See :class:`~sinks.clickhouse.client.Client`."""
+        text = self._run(sql.rstrip().rstrip(";"), "JSONCompact", parameters)
+        if not text.strip():
+            return Rows((), (), [])
+        answer = json.loads(text)
+        return Rows(
+            tuple(column["name"] for column in answer["meta"]),
+            tuple(column["type"] for column in answer["meta"]),
+            [tuple(row) for row in answer["data"]],
+        )
+
+    def execute(self, sql: str) -> None:
+        """See :class:`~sinks.clickhouse.client.Client`."""
+        self._run(sql, "TSV")
+
+    def insert(self, table: str, columns: Sequence[Column]) -> None:
+        """See :class:`~sinks.clickhouse.client.Client`."""
+        import pyarrow
+
+        # chdb finds the table by the name of this variable.
+        block = pyarrow.table({column.name: _arrow(pyarrow, column) for column in columns})
+        assert block.num_rows >= 0
+        names = ", ".join(column.name for column in columns)
+        settings = ", ".join(f"{name} = {value}" for name, value in INSERT_SETTINGS.items())
+        sql = f"INSERT INTO {table} ({names}) SELECT {names} FROM Python(block) SETTINGS {settings}"
+        with EmbeddedClient._lock:
+            try:
+                EmbeddedClient._session.query(sql, "TSV")
+            except Exception as error:
+                raise _fault(error) from error
+
+    def close(self) -> None:
+        """See :class:`~sinks.clickhouse.client.Client`."""
+        cls = EmbeddedClient
+        with cls._lock:
+            if self._closed:
+                return
+            self._closed = True
+            cls._users -= 1
+            if cls._users == 0:
+                cls._session.close()
+                cls._session = None
+                cls._directory = None
+
+    def _run(self, sql: str, format_: str, parameters: Parameters | None = None) -> str:
+        with EmbeddedClient._lock:
+            try:
+                return str(EmbeddedClient._session.query(sql, format_, params=dict(parameters or {})))
+            except Exception as error:
+                raise _fault(error) from error
+
+
+def _arrow(pyarrow: Any, column: Column) -> Any:
+    type_ = _arrow_type(pyarrow, column.type)
+    values = [list(value.items()) for value in column.values] if column.type.startswith("Map(") else column.values
+    return pyarrow.array(values, type_)
+
+
+def _arrow_type(pyarrow: Any, name: str) -> Any:
+    outer, _, inner = name.removesuffix(")").partition("(")
+    if outer == "Array":
+        return pyarrow.list_(_arrow_type(pyarrow, inner))
+    if outer == "Map":
+        key, _, value = inner.partition(", ")
+        return pyarrow.map_(_arrow_type(pyarrow, key), _arrow_type(pyarrow, value))
+    return getattr(pyarrow, _ARROW_TYPES[outer])()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("Stack trace:")[0].strip().splitlines()[0] if str(error) else type(error).__name__
+
+
+def _fault(error: Exception) -> StoreError:
+    return StoreError(f"chdb refuses: {_first_line(error)}")

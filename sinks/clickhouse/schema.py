@@ -1,0 +1,128 @@
+"""The schema: numbered, checksummed, forward-only SQL files, the same for a server and for chdb."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+
+from pipeline.errors import SchemaError, StoreError
+from pipeline.settings import ClickHouseSettings, redacted_url
+from sinks.clickhouse.client import Client, Column, connect, parse_url
+
+_CREATE_TABLE = """
+CREATE TABLE IF NOT EXISTS migrations
+(
+    number UInt32 COMMENT 'Number of the migration',
+    name String COMMENT 'File name',
+    checksum String COMMENT 'SHA-256 of the file, hexadecimal',
+    applied_at DateTime('UTC') DEFAULT now('UTC') COMMENT 'When it was applied'
+)
+ENGINE = ReplacingMergeTree
+ORDER BY (number, checksum)
+COMMENT 'Migrations applied to this database'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One SQL file. Its statements can be run twice, by two workers at once, and half-way before."""
+
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the file, hexadecimal."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+    @property
+    def statements(self) -> list[str]:
+        """The statements of the file, in order."""
+        return [part.strip() for part in self.sql.split(";\n") if part.strip().strip(";")]
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """All migrations of this version of the program, in order."""
+    folder = resources.files("sinks.clickhouse") / "migrations"
+    files = sorted(item.name for item in folder.iterdir() if item.name.endswith(".sql"))
+    return tuple(Migration(int(name[:4]), name, (folder / name).read_text("utf-8")) for name in files)
+
+
+def migrate(settings: ClickHouseSettings) -> list[str]:
+    """Create the database if it is missing, apply what is not applied yet; the names of the files applied.
+
+    Raises:
+        SchemaError: an applied file differs from this version's, or the database is newer than this version.
+        StoreError: ClickHouse is away or refuses.
+    """
+    _create_database(settings)
+    client = connect(settings)
+    try:
+        client.execute(_CREATE_TABLE)
+        applied = _applied(client, settings)
+        done = []
+        for migration in migrations():
+            if migration.number in applied:
+                continue
+            for statement in migration.statements:
+                client.execute(statement)
+            client.insert(
+                "migrations",
+                [
+                    Column("number", "UInt32", [migration.number]),
+                    Column("name", "String", [migration.name]),
+                    Column("checksum", "String", [migration.checksum]),
+                ],
+            )
+            done.append(migration.name)
+        return done
+    finally:
+        client.close()
+
+
+def require_schema(client: Client, settings: ClickHouseSettings) -> None:
+    """Check that the database has exactly the schema of this version.
+
+    Raises:
+        SchemaError: it does not; the message says what to do.
+    """
+    where = redacted_url(settings.url)
+    try:
+        applied = _applied(client, settings)
+    except StoreError as error:
+        if any(sign in str(error) for sign in ("UNKNOWN_TABLE", "UNKNOWN_DATABASE", "does not exist", "doesn't exist")):
+            raise SchemaError(f"{where} has no schema; run xidmet migrate") from error
+        raise
+    missing = [migration.name for migration in migrations() if migration.number not in applied]
+    if missing:
+        raise SchemaError(f"{where} lacks {', '.join(missing)}; run xidmet migrate")
+
+
+def _applied(client: Client, settings: ClickHouseSettings) -> set[int]:
+    where = redacted_url(settings.url)
+    known = {migration.number: migration for migration in migrations()}
+    applied: set[int] = set()
+    rows = client.query("SELECT number, name, checksum FROM migrations ORDER BY number").rows
+    for number, name, checksum in rows:
+        if number not in known:
+            raise SchemaError(f"{where} has {name}, which this version does not know; use a newer xidmet")
+        if checksum != known[number].checksum:
+            raise SchemaError(f"{where}: {name} was applied with other content; never change an applied migration")
+        applied.add(number)
+    return applied
+
+
+def _create_database(settings: ClickHouseSettings) -> None:
+    address = parse_url(settings.url)
+    if address.directory:
+        return
+    from sinks.clickhouse.server import ServerClient
+
+    client = ServerClient(replace(address, database=""), settings)
+    try:
+        name = address.database.replace("`", "")
+        client.execute(f"CREATE DATABASE IF NOT EXISTS `{name}`")
+    finally:
+        client.close()

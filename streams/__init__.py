@@ -1,0 +1,1 @@
+"""Kafka to fold: the batched Faust transport and the agent that feeds the fold."""

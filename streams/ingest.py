@@ -1,0 +1,338 @@
+"""From record batches to written results: the folds of the assigned partitions, and the flush.
+
+The protocol of a flush, in this order, each step acknowledged before the next:
+
+1. Take from every fold what changed since the last flush. Folding goes on while it is written.
+2. Receipts that open segments: they fix a segment's rules before any row of it exists.
+3. Dead letters.
+4. Ledger, coordinates, minutes.
+5. Receipts of progress. Only now are the offsets durable.
+
+A step that fails is tried again with the same content, from step 2, until it succeeds or the partitions are assigned
+anew. All writes are upserts of what the log says, so that repeating them, out of order or by several workers at once,
+ends in the same rows. A worker that dies anywhere leaves a segment that its successor folds again from the start.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from faust.types import TP
+
+from pipeline.catalogue import Catalogue
+from pipeline.errors import BrokerError, StoreError
+from pipeline.fold.flush import Flush
+from pipeline.fold.fold import PartitionFold
+from pipeline.fold.memory import Memory
+from pipeline.fold.records import LogPartition, RecordBatch
+from pipeline.fold.resume import ResumePoint
+from pipeline.fold.rules import Rules
+from pipeline.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+R = TypeVar("R")
+
+
+class ResultSink(Protocol):
+    """Where results go and positions come from. Calls block; they are made from one thread."""
+
+    def prepare(self) -> None:
+        """Check that everything is there. Called before anything else, again after a StoreError or BrokerError."""
+
+    def resume(self, log_starts: Mapping[TP, int], next_rules: Rules) -> dict[TP, ResumePoint]:
+        """Where each partition goes on; also writes what is needed for that."""
+
+    def catalogue(self, version: int) -> Catalogue:
+        """A catalogue that a receipt names."""
+
+    def write(self, flush: Flush) -> None:
+        """Steps 2 to 5 of the protocol. May be repeated with the same flush."""
+
+    def want_segment_end(self, log: LogPartition, rules: Rules) -> None:
+        """Ask, through the log, that the open segment of a partition ends, because new rules wait."""
+
+    def close(self) -> None:
+        """Give connections back."""
+
+
+class IngestMetrics(Protocol):
+    """What the ingest reports."""
+
+    def batch_folded(self, batch: RecordBatch, seconds: float) -> None:
+        """A batch was folded."""
+
+    def flush_written(self, flush: Flush, seconds: float, written_at: float) -> None:
+        """A flush is durable, at Unix time ``written_at``."""
+
+    def flush_failed(self, error: Exception) -> None:
+        """A flush failed and will be tried again."""
+
+    def pending(self, events: int) -> None:
+        """Events folded and not yet written."""
+
+    def progress(self, log: LogPartition, position: int, durable: int | None, high_water_mark: int) -> None:
+        """Offsets of a partition."""
+
+    def revoked(self, log: LogPartition) -> None:
+        """A partition is no longer this worker's."""
+
+
+@dataclass(slots=True)
+class _Partition:
+    fold: PartitionFold
+    high_water_mark: int = 0
+    durable: int | None = None
+
+
+@dataclass(slots=True)
+class Status:
+    """The state of the worker, for people: see ``/healthz`` and the page."""
+
+    assigned: int = 0
+    pending_events: int = 0
+    last_error: str = ""
+    last_flush_at: float = 0.0
+    partitions: list[dict[str, int | str | None]] = field(default_factory=list)
+
+
+class Ingest:
+    """The folds of the partitions assigned to this worker; implements :class:`streams.transport.Positions`.
+
+    All methods run in the worker's event loop; the sink's calls run in one thread beside it.
+    """
+
+    def __init__(
+        self,
+        sink: ResultSink,
+        catalogue: Catalogue,
+        rules: Rules,
+        settings: WorkerSettings,
+        retry_seconds: float,
+        metrics: IngestMetrics,
+        seek: Callable[[TP, int], object],
+    ) -> None:
+        self._sink = sink
+        self._catalogues = {catalogue.version: catalogue}
+        self._rules = rules
+        self._settings = settings
+        self._retry_seconds = retry_seconds
+        self._metrics = metrics
+        self._seek = seek
+        self._partitions: dict[TP, _Partition] = {}
+        self._generation = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sink")
+        self._wanted = asyncio.Event()
+        self._written = asyncio.Event()
+        self._in_flight = 0
+        self._last_error = ""
+        self._last_flush_at = 0.0
+        self._stopping = False
+        self._prepared = False
+
+    # Positions, for the transport
+
+    async def load(self, log_starts: Mapping[TP, int]) -> Mapping[TP, int]:
+        """Start the folds of the partitions now assigned; see :class:`streams.transport.Positions`."""
+        self._generation += 1
+        generation = self._generation
+        for partition in self._partitions.values():
+            self._metrics.revoked(partition.fold.log)
+        self._partitions = {}
+        await self.prepare()
+        resumed = await self._resume(dict(log_starts), generation)
+        if generation != self._generation:
+            return {}
+        for tp, point in resumed.items():
+            rules = point.rules or self._rules
+            fold = PartitionFold(
+                point.log,
+                point.start,
+                point.rules,
+                self._rules,
+                self._catalogues,
+                Memory(point.memory, rules.memory_segments),
+            )
+            self._partitions[tp] = _Partition(fold, high_water_mark=point.start)
+        self._written.set()
+        logger.info(
+            "partitions assigned",
+            extra={"positions": {f"{tp.topic}[{tp.partition}]": point.start for tp, point in resumed.items()}},
+        )
+        return {tp: point.start for tp, point in resumed.items()}
+
+    def durable(self) -> Mapping[TP, int]:
+        """See :class:`streams.transport.Positions`."""
+        return {tp: item.durable for tp, item in self._partitions.items() if item.durable is not None}
+
+    async def _resume(self, log_starts: dict[TP, int], generation: int) -> dict[TP, ResumePoint]:
+        """Ask the sink where to go on, as often as it takes: without it nothing can be folded."""
+        while log_starts and generation == self._generation:
+            try:
+                return await self._in_thread(self._resume_now, log_starts)
+            except (StoreError, BrokerError) as error:
+                self._failed(error, "positions cannot be read; trying again")
+                await asyncio.sleep(self._retry_seconds)
+        return {}
+
+    def _resume_now(self, log_starts: dict[TP, int]) -> dict[TP, ResumePoint]:
+        resumed = self._sink.resume(log_starts, self._rules)
+        for point in resumed.values():
+            rules = point.rules
+            if rules is None:
+                continue
+            if rules.catalogue_version not in self._catalogues:
+                self._catalogues[rules.catalogue_version] = self._sink.catalogue(rules.catalogue_version)
+            if rules != self._rules:
+                logger.warning(
+                    "an open segment keeps the rules it was opened with; it is asked to end so that the new ones apply",
+                    extra={"partition": point.log.partition, "segment": point.start, "rules": rules.to_json()},
+                )
+                self._sink.want_segment_end(point.log, self._rules)
+        return resumed
+
+    # Batches, from the agent
+
+    async def add(self, batch: RecordBatch) -> None:
+        """Fold one batch; waits while too much is unwritten."""
+        tp = TP(batch.topic, batch.partition)
+        partition = self._partitions.get(tp)
+        if partition is None:
+            return
+        fold = partition.fold
+        if batch.start_offset != fold.next_offset:
+            if batch.start_offset > fold.next_offset:
+                # Faust dropped a batch on a rebalance. Nothing is lost: fetch it again.
+                logger.warning(
+                    "records were skipped on the way and are fetched again",
+                    extra={"partition": batch.partition, "expected": fold.next_offset, "came": batch.start_offset},
+                )
+                self._seek(tp, fold.next_offset)
+            return
+        began = time.perf_counter()
+        fold.add(batch)
+        partition.high_water_mark = max(batch.high_water_mark, batch.next_offset)
+        self._metrics.batch_folded(batch, time.perf_counter() - began)
+        self._report(partition)
+        pending = self.pending_events
+        self._metrics.pending(pending)
+        if pending >= self._settings.flush_events:
+            self._wanted.set()
+        generation = self._generation
+        while self.pending_events >= self._settings.max_pending_events and generation == self._generation:
+            self._written.clear()
+            await self._written.wait()
+
+    @property
+    def pending_events(self) -> int:
+        """Events folded and not yet written."""
+        return self._in_flight + sum(item.fold.pending_events for item in self._partitions.values())
+
+    # The flush
+
+    async def prepare(self) -> None:
+        """Wait until the sink is there and fits.
+
+        Raises:
+            XidmetError: it is there and does not fit.
+        """
+        while not self._prepared and not self._stopping:
+            try:
+                await self._in_thread(self._sink.prepare)
+            except (StoreError, BrokerError) as error:
+                self._failed(error, "waiting for ClickHouse and Kafka")
+                await asyncio.sleep(self._retry_seconds)
+            else:
+                self._prepared = True
+                self._last_error = ""
+
+    async def run(self) -> None:
+        """Flush whenever it is due, until :meth:`stop`."""
+        while not self._stopping:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), self._settings.flush_seconds)
+            self._wanted.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what was folded since the last flush; returns when it is durable or no longer this worker's."""
+        generation = self._generation
+        flush = Flush()
+        for partition in self._partitions.values():
+            flush.extend(partition.fold.take())
+        if not flush:
+            return
+        self._in_flight = flush.events
+        began = time.perf_counter()
+        try:
+            while not await self._write(flush):
+                await asyncio.sleep(self._retry_seconds)
+                if generation != self._generation or self._stopping:
+                    return
+        finally:
+            self._in_flight = 0
+            self._written.set()
+        written_at = time.time()
+        self._last_flush_at = written_at
+        self._metrics.flush_written(flush, time.perf_counter() - began, written_at)
+        if generation == self._generation:
+            for receipt in flush.receipts:
+                partition = self._partitions[TP(receipt.log.topic, receipt.log.partition)]
+                partition.durable = max(partition.durable or 0, receipt.next_offset)
+                self._report(partition)
+        self._metrics.pending(self.pending_events)
+
+    async def _write(self, flush: Flush) -> bool:
+        try:
+            await self._in_thread(self._sink.write, flush)
+        except (StoreError, BrokerError) as error:
+            self._failed(error, "results cannot be written; trying again")
+            return False
+        if self._last_error:
+            logger.warning("results are written again")
+            self._last_error = ""
+        return True
+
+    async def stop(self) -> None:
+        """Write what is left, once, and close the sink."""
+        self._stopping = True
+        self._wanted.set()
+        await self.flush()
+        await self._in_thread(self._sink.close)
+        self._thread.shutdown()
+
+    def status(self) -> Status:
+        """The state now."""
+        return Status(
+            assigned=len(self._partitions),
+            pending_events=self.pending_events,
+            last_error=self._last_error,
+            last_flush_at=self._last_flush_at,
+            partitions=[
+                {
+                    "topic": tp.topic,
+                    "partition": tp.partition,
+                    "position": item.fold.next_offset,
+                    "durable": item.durable,
+                    "high_water_mark": item.high_water_mark,
+                }
+                for tp, item in sorted(self._partitions.items())
+            ],
+        )
+
+    def _report(self, partition: _Partition) -> None:
+        fold = partition.fold
+        self._metrics.progress(fold.log, fold.next_offset, partition.durable, partition.high_water_mark)
+
+    def _failed(self, error: Exception, words: str) -> None:
+        self._metrics.flush_failed(error)
+        if str(error) != self._last_error:
+            logger.error(words, extra={"error": str(error)})
+        self._last_error = str(error)
+
+    async def _in_thread(self, call: Callable[..., R], *arguments: object) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*arguments))

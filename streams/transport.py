@@ -1,0 +1,193 @@
+"""A Faust transport that hands an agent whole record batches: one message is all that a poll gave of a partition.
+
+Registered as ``kafkabatch://`` under the entry point ``faust.transports``. It changes four things of Faust's aiokafka
+driver:
+
+1. The consumer thread returns one :class:`~pipeline.fold.records.RecordBatch` per partition and poll. Stock Faust
+   spends most of its time on passing messages one by one.
+2. Positions come from an authority that the application sets (:class:`Positions`), not from committed offsets, which
+   Faust does not keep reliably. What it commits is what the authority calls durable, for tools that watch lag.
+3. A batch says which range of offsets it covers, so that the agent can tell a hole that belongs to the log
+   (transactions, compaction) from records that it missed.
+4. Offsets that retention deleted come as a truncated batch instead of being skipped without a word; a log that is
+   shorter than what was read of it before stops the worker.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol, cast
+
+import aiokafka
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage, Message
+
+from pipeline.errors import LogMismatchError
+from pipeline.fold.records import RecordBatch
+
+
+class Positions(Protocol):
+    """Where partitions are read from, and how far the results of what was read are durable."""
+
+    async def load(self, log_starts: Mapping[TP, int]) -> Mapping[TP, int]:
+        """Positions to start from, for the partitions now assigned, which are the keys; all others are gone.
+
+        ``log_starts`` has the first offset that the log still holds. Called at every assignment.
+        """
+
+    def durable(self) -> Mapping[TP, int]:
+        """Offset after the last record whose results are written, per partition."""
+
+
+class BatchSchema(faust.Schema[None, RecordBatch]):
+    """Passes a batch to the agent as it is; for topics that are read through this transport."""
+
+    def loads_key(self, app: Any, message: Message, **_: Any) -> Any:
+        """A batch has no key."""
+        return None
+
+    def loads_value(self, app: Any, message: Message, **_: Any) -> Any:
+        """The batch."""
+        return message.value
+
+
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    """Fetches in its own thread and event loop."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Offset up to which each partition was handed on, or sought to. Touched in the consumer thread only.
+        self._reached: dict[TP, int] = {}
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust does so only under exactly_once, which is not used here; what was aborted never happened.
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+    async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
+        self._reached.update(partitions)
+        await super()._seek_wait(consumer, partitions)
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109 - the signature is Faust's
+        max_records: int | None = None,
+    ) -> Any:
+        fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        # No await between the fetch and the reading of positions: a seek in between would make a false range.
+        batches = {tp: [self._batch(consumer, tp, records)] for tp, records in fetched.items() if records}
+        for tp, (batch,) in batches.items():
+            if batch.offsets[0] > batch.start_offset:
+                batches[tp] = await self._without_truncated(consumer, tp, batch)
+        return batches
+
+    def _batch(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP, records: list[Any]) -> RecordBatch:
+        first = records[0].offset
+        start = self._reached.get(tp, first)
+        if first < start:
+            raise LogMismatchError(
+                f"{tp.topic}[{tp.partition}]: read up to offset {start}, but the log goes on at {first}. It was"
+                " truncated or replaced: restore it, or start with an empty database"
+            )
+        position = consumer._subscription.subscription.assignment.state_value(tp).position
+        self._reached[tp] = position
+        return RecordBatch(
+            topic=tp.topic,
+            partition=tp.partition,
+            start_offset=start,
+            next_offset=position,
+            high_water_mark=consumer.highwater(tp) or position,
+            offsets=[record.offset for record in records],
+            timestamps=[record.timestamp for record in records],
+            keys=[record.key for record in records],
+            values=[record.value for record in records],
+            headers=[record.headers for record in records],
+        )
+
+    async def _without_truncated(
+        self, consumer: aiokafka.AIOKafkaConsumer, tp: TP, batch: RecordBatch
+    ) -> list[RecordBatch]:
+        """Tell offsets that retention deleted apart from offsets that never held a record for readers."""
+        log_start = (await consumer.beginning_offsets([tp]))[tp]
+        deleted_to = min(log_start, batch.offsets[0])
+        if deleted_to <= batch.start_offset:
+            return [batch]
+        deleted = RecordBatch(
+            tp.topic,
+            tp.partition,
+            batch.start_offset,
+            deleted_to,
+            batch.high_water_mark,
+            [],
+            [],
+            [],
+            [],
+            [],
+            truncated=True,
+        )
+        return [deleted, replace(batch, start_offset=deleted_to)]
+
+
+class Consumer(driver.Consumer):
+    """Consumer of record batches. Acknowledgements are not counted: what is durable is known to the authority."""
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def _positions(self) -> Positions:
+        positions = getattr(self.app, "positions", None)
+        if positions is None:
+            raise RuntimeError("set app.positions before the worker starts; see streams.transport.Positions")
+        return cast(Positions, positions)
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        batch: RecordBatch = record
+        return ConsumerMessage(
+            batch.topic,
+            batch.partition,
+            batch.next_offset - 1,
+            batch.timestamps[-1] / 1000 if len(batch) else 0.0,
+            0,
+            [],
+            None,
+            batch,  # type: ignore[arg-type] # Faust passes on what it is given; BatchSchema expects a batch
+            None,
+            0,
+            0,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek all assigned partitions to where the authority says; Faust calls this at every assignment."""
+        assigned = self.assignment()
+        starts = await self._thread.earliest_offsets(*assigned) if assigned else {}
+        positions = await self._positions.load({TP(*tp): offset for tp, offset in starts.items()})
+        if positions:
+            await self._thread.seek_wait(positions)
+        return positions
+
+    def ack(self, message: Message) -> bool:
+        """Mark a batch as handled by the agent. That says nothing about its results; see ``Positions.durable``."""
+        message.acked = True
+        self._unacked_messages.discard(message)
+        return True
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return iter([tp for tp in self._positions.durable() if topics is None or tp in topics or tp.topic in topics])
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self._positions.durable().get(tp)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """A batch knows the range that it covers."""
+
+
+class Transport(driver.Transport):
+    """``kafkabatch://host:port[;host:port...]``"""
+
+    Consumer = Consumer

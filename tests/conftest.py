@@ -1,0 +1,76 @@
+"""Fixtures for all tests. A server is started by the first test that asks for it and serves the whole run."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+# The servers' modules import Kafka and ClickHouse clients, which tests without servers should not wait for.
+if TYPE_CHECKING:
+    from tests.support import ClickHouseServer, KafkaServer
+    from tests.support.process import ServerProcess
+
+    _Server = TypeVar("_Server", bound=ServerProcess)
+
+TopicName = Callable[..., str]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # kafka-python reads its message schemas in a way that is deprecated in Python 3.11 and 3.12 and no longer in 3.13.
+    for function in ("open_text", "read_text"):
+        config.addinivalue_line("filterwarnings", f"ignore:{function} is deprecated:DeprecationWarning")
+
+
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[KafkaServer]:
+    """A real Kafka broker. Whoever stops, kills or pauses it brings it back."""
+    from tests.support import KafkaServer
+
+    yield from _serve(KafkaServer)
+
+
+@pytest.fixture(scope="session")
+def clickhouse_server() -> Iterator[ClickHouseServer]:
+    """A real ClickHouse server. Whoever stops, kills or pauses it brings it back."""
+    from tests.support import ClickHouseServer
+
+    yield from _serve(ClickHouseServer)
+
+
+@pytest.fixture
+def clickhouse_database(clickhouse_server: ClickHouseServer) -> Iterator[str]:
+    """URL of a new, empty database, which is dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    clickhouse_server.execute(f"CREATE DATABASE {name}")
+    yield clickhouse_server.database_url(name)
+    clickhouse_server.resume()
+    clickhouse_server.start()
+    clickhouse_server.execute(f"DROP DATABASE IF EXISTS {name} SYNC")
+
+
+@pytest.fixture
+def topic_name() -> TopicName:
+    """Makes topic names that nobody used before: ``topic_name()`` or ``topic_name("usage.events")``."""
+
+    def make(prefix: str = "test") -> str:
+        return f"{prefix}.{uuid.uuid4().hex[:12]}"
+
+    return make
+
+
+def _serve(kind: type[_Server]) -> Iterator[_Server]:
+    from tests.support import ServerUnavailable
+    from tests.support.skipping import skip_or_fail
+
+    server = kind()
+    try:
+        try:
+            server.start()
+        except ServerUnavailable as error:
+            skip_or_fail(f"no {kind.name} server: {error}")
+        yield server
+    finally:
+        server.close()

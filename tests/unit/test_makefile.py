@@ -1,0 +1,78 @@
+"""The Makefile explains itself, and each target can be planned."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def phony_targets() -> list[str]:
+    return [target for line in re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE) for target in line.split()]
+
+
+def make(*arguments: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    # These tests usually run below "make test", whose own settings must not reach the make under test.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
+    }
+    return subprocess.run(
+        ["make", *arguments], cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_help_is_the_default_and_lists_every_phony_target() -> None:
+    shown = make()
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout == make("help").stdout
+    listed = re.findall(r"^  make (\S+) +\S", shown.stdout, re.MULTILINE)
+    assert sorted(listed) == sorted(phony_targets())
+
+
+@pytest.mark.parametrize("target", phony_targets())
+def test_target_can_be_planned(target: str) -> None:
+    planned = make("--dry-run", target)
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stdout.strip()
+
+
+def test_arguments_reach_the_demo_and_nothing_follows_its_output() -> None:
+    planned = make("--dry-run", "demo", "ARGS=--seconds 20 --json").stdout.splitlines()
+    assert planned[-1] == ".venv/bin/xidmet demo --seconds 20 --json"
+
+
+def test_the_last_line_of_the_demo_is_the_last_line_of_make(tmp_path: Path) -> None:
+    program = tmp_path / ".venv" / "bin" / "xidmet"
+    program.parent.mkdir(parents=True)
+    (program.parent / "python").touch()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / ".venv" / ".installed-demo").touch()
+    program.write_text('#!/bin/sh\necho "first"\necho "$*"\n', "utf-8")
+    program.chmod(0o755)
+    done = make("demo", "ARGS=--json", directory=tmp_path)
+    assert done.stdout.splitlines() == ["first", "demo --json"], done.stderr
+
+
+def test_an_old_interpreter_is_refused(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    old = tmp_path / "old-python"
+    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo "Python 3.9.2" && exit 0\nexit 1\n', "utf-8")
+    old.chmod(0o755)
+    refused = make("demo", f"PYTHON={old}", directory=tmp_path)
+    assert refused.returncode != 0
+    assert "Python 3.11 or newer is needed" in refused.stderr
+    assert "Python 3.9.2" in refused.stderr
+    assert not (tmp_path / ".venv").exists()
+
+    missing = make("demo", "PYTHON=no-such-python", directory=tmp_path)
+    assert missing.returncode != 0
+    assert "no-such-python is not installed" in missing.stderr

@@ -11,7 +11,9 @@ from pythonjsonlogger.json import JsonFormatter
 
 from pipeline.settings import LogSettings
 
-_QUIET = ("faust", "mode", "aiokafka", "kafka", "aiohttp", "asyncio")
+_QUIET = ("faust", "mode", "aiokafka", "aiohttp", "asyncio")
+# These log every failed attempt to connect, several lines each; the error that they raise says it once.
+_SILENT = ("kafka", "clickhouse_driver")
 
 
 def configure_logging(settings: LogSettings) -> None:
@@ -34,5 +36,5 @@ def configure_logging(settings: LogSettings) -> None:
     if settings.level != "debug":
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
-    # The driver logs every failed connection with a stack; the error that it raises says the same.
-    logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)
+        for name in _SILENT:
+            logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""The connection of the emitter to Kafka, on kafka-python 3."""
+"""Connections of producers to Kafka, on kafka-python 3."""
 
 import contextlib
 from typing import Any, Final
@@ -14,14 +14,24 @@ MAX_BATCH_BYTES: Final = 500_000
 SEND_SECONDS: Final = 30.0
 GRACE_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 10.0
+_COMPRESSIONS: Final = ("gzip", "lz4", "snappy", "zstd")
 
 
-def connect_producer(bootstrap: str, topic: str, client_id: str, compression: str | None) -> Any:
+def connect_producer(
+    bootstrap: str,
+    topic: str,
+    client_id: str,
+    compression: str | None,
+    max_request_size: int = 2 * MAX_BATCH_BYTES,
+) -> Any:
     """An idempotent producer that knows the topic; a message is sent when all in-sync replicas have it.
 
     Raises:
         BrokerError: the broker does not answer, or has no such topic.
+        ValueError: the compression is unknown, or its library is not installed.
     """
+    if compression is not None and compression not in _COMPRESSIONS:
+        raise ValueError(f"compression {compression!r} is none of {', '.join(_COMPRESSIONS)}")
     producer: Any = None
     try:
         producer = KafkaProducer(
@@ -32,6 +42,7 @@ def connect_producer(bootstrap: str, topic: str, client_id: str, compression: st
             compression_type=compression,
             batch_size=MAX_BATCH_BYTES,  # several messages a request
             linger_ms=5,
+            max_request_size=max_request_size,
             max_block_ms=int(_CONNECT_SECONDS * 1000),
             bootstrap_timeout_ms=int(_CONNECT_SECONDS * 1000),
             request_timeout_ms=int(SEND_SECONDS * 500),
@@ -40,6 +51,8 @@ def connect_producer(bootstrap: str, topic: str, client_id: str, compression: st
             metrics_enabled=False,
         )
         partitions = producer.partitions_for(topic)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"compression {compression}: {words(error)}") from error
     except (KafkaError, OSError) as error:
         if producer is not None:
             close_producer(producer)

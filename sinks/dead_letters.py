@@ -7,74 +7,102 @@ masked with ``*``, because the letters live longer than the log; the header ``xi
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from pipeline.contract.identifiers import identifier_kind, pseudonym_fault
 from pipeline.errors import BrokerError
 from pipeline.fold.flush import Reject
+from pipeline.producer import close_producer, connect_producer, words
 from pipeline.settings import KafkaSettings
 
 HEADER_PREFIX: Final = "xidmet-"
+MAX_LETTER_BYTES: Final = 64 * 1024 * 1024
+"""What this program sends; what the broker takes is the topic's max.message.bytes."""
 # For what is no JSON: values of the fields that hold pseudonyms, and e-mail addresses anywhere.
 _USER_FIELD: Final = re.compile(rb'("(?:user|application|subject)"\s*:\s*")([^"\\]{1,256})')
 _EMAIL: Final = re.compile(rb"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,190}\.[A-Za-z]{2,24}")
 _MAX_STRINGS: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter as a Kafka message."""
+
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
 class DeadLetters:
     """Sends rejects to the dead-letter topic. Calls block; used by one thread."""
 
     def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
         self._topic = settings.rejected_topic
         self._timeout = settings.request_timeout_seconds
-        self._settings = settings
-        self._producer: KafkaProducer | None = None
+        self._producer: Any = None
 
     def send(self, rejects: Sequence[Reject]) -> None:
         """Send all and wait until the broker has them.
 
+        A letter that the broker finds too large is sent again without its value: the log has it, where the
+        coordinates say, and ``xidmet-value-bytes`` says how long it is.
+
         Raises:
-            BrokerError: it does not have all of them; the call may be repeated.
+            BrokerError: the broker does not have all of them; the call may be repeated.
         """
         if not rejects:
             return
         try:
-            producer = self._connected()
-            futures = []
-            for reject in rejects:
-                value, masked = mask(reject.value)
-                headers = [*reject.headers, *_headers(reject, masked)]
-                futures.append(producer.send(self._topic, value=value, key=reject.key, headers=headers))
-            producer.flush(timeout=self._timeout)
-            for future in futures:
-                future.get(timeout=self._timeout)
+            if self._producer is None:
+                kafka = self._settings
+                self._producer = connect_producer(
+                    kafka.bootstrap, self._topic, "xidmet-dead-letters", None, max_request_size=MAX_LETTER_BYTES
+                )
+            letters = [_letter(reject) for reject in rejects]
+            sent = [self._begin(letter) for letter in letters]
+            for letter, future in zip(letters, sent, strict=True):
+                try:
+                    self._finish(future)
+                except (MessageSizeTooLargeError, RecordListTooLargeError):
+                    self._finish(self._begin(_without_value(letter)))
         except KafkaError as error:
             raise BrokerError(
                 f"dead letters cannot be written to topic {self._topic} at {self._settings.bootstrap}:"
-                f" {type(error).__name__}: {error}; results wait until they can"
+                f" {words(error)}; results wait until they can"
             ) from error
 
     def close(self) -> None:
         """Give the connection back."""
         if self._producer is not None:
-            self._producer.close(timeout=self._timeout)
+            close_producer(self._producer)
             self._producer = None
 
-    def _connected(self) -> KafkaProducer:
-        if self._producer is None:
-            self._producer = KafkaProducer(
-                bootstrap_servers=self._settings.bootstrap.split(","),
-                client_id="xidmet-dead-letters",
-                request_timeout_ms=int(self._timeout * 1000),
-                # A refused message was accepted by a broker once; with headers it may be a little larger.
-                max_request_size=64 * 1024 * 1024,
-                linger_ms=5,
-            )
-        return self._producer
+    def _begin(self, letter: Letter) -> Any:
+        """Hand a letter to the producer; its future, or the error that it met at once."""
+        try:
+            return self._producer.send(self._topic, value=letter.value, key=letter.key, headers=letter.headers)
+        except MessageSizeTooLargeError as error:
+            return error
+
+    def _finish(self, future: Any) -> None:
+        if isinstance(future, KafkaError):
+            raise future
+        future.get(timeout=self._timeout)
+
+
+def _letter(reject: Reject) -> Letter:
+    value, masked = mask(reject.value)
+    return Letter(reject.key, value, [*reject.headers, *_headers(reject, masked)])
+
+
+def _without_value(letter: Letter) -> Letter:
+    length = str(len(letter.value)).encode()
+    return Letter(letter.key, b"", [*letter.headers, (HEADER_PREFIX + "value-bytes", length)])
 
 
 def _headers(reject: Reject, masked: bool) -> Iterator[tuple[str, bytes]]:

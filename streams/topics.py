@@ -13,6 +13,7 @@ from pipeline.fold.rules import Rules
 from pipeline.fold.segment import MARKER_HEADER
 from pipeline.settings import KafkaSettings
 
+CONNECT_SECONDS = 10.0
 NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -25,8 +26,11 @@ def create_topics(settings: KafkaSettings) -> list[str]:
     created = []
     with _admin(settings) as admin:
         for topic in (settings.events_topic, settings.rejected_topic):
+            # A dead letter is the refused message and its headers, so it may be a little larger.
+            configs = {"max.message.bytes": str(2 << 20)} if topic == settings.rejected_topic else {}
             try:
-                answer = admin.create_topics([NewTopic(topic, settings.partitions, settings.replication)])
+                new = NewTopic(topic, settings.partitions, settings.replication, topic_configs=configs)
+                answer = admin.create_topics([new])
             except TopicAlreadyExistsError:
                 continue
             for one in answer.get("topics", []):
@@ -92,6 +96,7 @@ def _admin(settings: KafkaSettings) -> Iterator[KafkaAdminClient]:
             bootstrap_servers=settings.bootstrap.split(","),
             client_id="xidmet-admin",
             request_timeout_ms=int(settings.request_timeout_seconds * 1000),
+            bootstrap_timeout_ms=int(CONNECT_SECONDS * 1000),
         )
         try:
             yield admin

@@ -64,6 +64,10 @@ def _check_users(columns: EventColumns, faults: dict[int, Fault]) -> None:
 
 
 def _check_codes(columns: EventColumns, faults: dict[int, Fault]) -> None:
+    if any(columns.stage):
+        for place, (stage, application) in enumerate(zip(columns.stage, columns.application, strict=True)):
+            if stage and not application and place not in faults:
+                faults[place] = Reason.INVALID_DATA, "data.application is empty"
     _walk("application", columns.application, lambda value: code_fault(value, fin=True), faults)
     for name in ("centre", "district", "sign_in", "consumer"):
         values: list[str] = getattr(columns, name)

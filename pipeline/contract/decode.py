@@ -8,6 +8,7 @@ means binary, a JSON array is a batch, anything else is one structured event.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -30,6 +31,8 @@ _FAULTS: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError
 _EVENT: Final = msgspec.json.Decoder(Event)
 _BATCH: Final = msgspec.json.Decoder(list[Event])
 _RAW_BATCH: Final = msgspec.json.Decoder(list[msgspec.Raw])
+# Without the hook a number too large for a float, which is JSON all the same, would be called malformed.
+_ANY: Final = msgspec.json.Decoder(float_hook=float)
 _ALLOWED: Final = {
     "channel": CHANNELS,
     "outcome": OUTCOMES,
@@ -37,7 +40,12 @@ _ALLOWED: Final = {
     "hosting": HOSTINGS,
     "initiator": INITIATORS,
 }
+# A string, or a single mark; a quotation mark alone opens a string that does not end.
+_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
+# Greedy: the value may itself hold what looks like the path after it.
+_QUOTING: Final = re.compile(r"(Invalid (?:\w+ )?value) .* - at `([^`]*)`", re.DOTALL)
 _BINARY_MARKS: Final = frozenset({"ce_specversion", "ce_type", "ce_id"})
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True)
@@ -55,8 +63,8 @@ class Refusal:
 class Decoded:
     """What a batch of messages holds, in log order.
 
-    ``records[i]`` is the place in the batch of the message that held ``events[i]``, ``batch_indexes[i]`` the event's place
-    in that message. Every event of every message is in ``events`` or in ``refusals``.
+    ``records[i]`` is the place in the batch of the message that held ``events[i]``, ``batch_indexes[i]`` the event's
+    place in that message. Every event of every message is in ``events`` or in ``refusals``.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -113,12 +121,12 @@ def _decode_batch(decoded: Decoded, record: int, value: bytes) -> None:
         events = _BATCH.decode(value)
     except _FAULTS:
         try:
-            parts = _RAW_BATCH.decode(value)
+            parts = _parts(value)
         except _FAULTS as error:
             decoded.refusals.append(Refusal(record, 0, Reason.NOT_JSON, _json_fault(error), value))
             return
         for index, part in enumerate(parts):
-            _decode_one(decoded, record, index, bytes(part))
+            _decode_one(decoded, record, index, part)
         return
     if not events:
         decoded.refusals.append(Refusal(record, 0, Reason.EMPTY_BATCH, "the array is empty", value))
@@ -131,9 +139,10 @@ def _decode_binary(decoded: Decoded, record: int, value: bytes, head: Headers) -
     envelope: dict[str, Any] = {}
     try:
         for name, content in head:
-            if name.startswith("ce_"):
+            # Kafka allows headers without a value, whatever the clients' types say; CloudEvents takes null for unset.
+            if name.startswith("ce_") and content is not None:
                 envelope[name[3:]] = content.decode("utf-8")
-        envelope["data"] = msgspec.json.decode(value)
+        envelope["data"] = _ANY.decode(value)
     except _FAULTS as error:
         decoded.refusals.append(Refusal(record, 0, Reason.NOT_JSON, _json_fault(error), value))
         return
@@ -150,8 +159,10 @@ def _decode_binary(decoded: Decoded, record: int, value: bytes, head: Headers) -
 def diagnose(value: bytes, error: Exception) -> tuple[Reason, str]:
     """Find the reason code and the words for an event that did not decode with ``error``."""
     try:
-        content = msgspec.json.decode(value)
+        content = _ANY.decode(value)
     except _FAULTS as fault:
+        if value.startswith(_BOM):
+            return Reason.NOT_JSON, "starts with a byte order mark; encode as UTF-8 without one"
         return Reason.NOT_JSON, _json_fault(fault)
     return _diagnose_object(content, error)
 
@@ -166,18 +177,23 @@ def _diagnose_object(content: Any, error: Exception) -> tuple[Reason, str]:
         return Reason.INVALID_ATTRIBUTE, "type is missing or not a string"
     if kind not in (USED_TYPE, STAGE_TYPE):
         return Reason.UNKNOWN_TYPE, f"expected {USED_TYPE} or {STAGE_TYPE}"
-    message = _without_values(str(error))
-    if "`$.data" in message or "field `data`" in message:
-        return Reason.INVALID_DATA, message
-    return Reason.INVALID_ATTRIBUTE, message
+    message = str(error)
+    # The path stands last; what looks like one before it may be a quoted value.
+    path = message.rpartition(" - at `")[2]
+    in_data = path.startswith(("$.data`", "$.data.")) or message.endswith("field `data`")
+    return Reason.INVALID_DATA if in_data else Reason.INVALID_ATTRIBUTE, _without_values(message)
 
 
 def _without_values(message: str) -> str:
-    """msgspec quotes the value of a wrong enumeration; an identifier sent there must not reach logs and headers."""
-    place = re.search(r"Invalid enum value '.*' - at `[^`]*?(\w+)`$", message, flags=re.DOTALL)
-    if place and place[1] in _ALLOWED:
-        return f"{place[1]} must be one of {', '.join(_ALLOWED[place[1]])}"
-    return re.sub(r"(Invalid \w+ value) '.*'", r"\1", message, flags=re.DOTALL)[:300]
+    """msgspec quotes a value that is none of an enumeration; an identifier there must not reach logs and headers."""
+    quoting = _QUOTING.fullmatch(message)
+    if quoting is None:
+        return message[:300]
+    what, path = quoting.groups()
+    name = path.rpartition(".")[2]
+    if name in _ALLOWED:
+        return f"{name} must be one of {', '.join(_ALLOWED[name])}"
+    return f"{what} - at `{path}`"
 
 
 def _json_fault(error: Exception) -> str:
@@ -190,6 +206,38 @@ def _json_fault(error: Exception) -> str:
 
 def original(value: bytes | None, index: int) -> bytes:
     """The original bytes of the event at ``index`` of a message that decoded: a slice of it if it is a batch."""
-    if value and value.lstrip()[:1] == b"[":
-        return bytes(_RAW_BATCH.decode(value)[index])
-    return value or b""
+    return _parts(value)[index] if value and value.lstrip()[:1] == b"[" else value or b""
+
+
+@lru_cache(maxsize=1)
+def _parts(value: bytes) -> list[bytes]:
+    """The elements of a batch as they stand. One after the other is asked for when a whole batch is refused."""
+    try:
+        return [bytes(part) for part in _RAW_BATCH.decode(value)]
+    except _FAULTS:
+        parts = _split(value)
+        if not parts:
+            raise
+        return parts
+
+
+def _split(value: bytes) -> list[bytes]:
+    """Cut an array in which an element is malformed at its own commas; empty if its brackets or quotes do not pair."""
+    parts = []
+    depth = start = 0
+    for token in _TOKEN.finditer(value):
+        mark = token[0]
+        if mark in (b"[", b"{"):
+            depth += 1
+            if depth == 1:
+                start = token.end()
+        elif mark in (b"]", b"}") or (mark == b"," and depth == 1):
+            depth -= mark != b","
+            if depth == 0 or mark == b",":
+                parts.append(value[start : token.start()].strip())
+                start = token.end()
+            if depth == 0:
+                return parts if mark == b"]" and not value[start:].strip() else []
+        elif mark == b'"':
+            return []
+    return []

@@ -18,8 +18,10 @@ _PHONE: Final = re.compile(
     r"(?:\+|00)?994[\s()-]*\d{2}(?:[\s()-]*\d){7}|\+\d[\d\s()-]{7,17}|0\d{2}[\s-]?\d{3}[\s-]?\d{2}[\s-]?\d{2}"
 )
 _FIN: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{7}")
-_DOCUMENT: Final = re.compile(r"(?:AZE|AA|MYI|DYI|[CP])[\s-]*(?:No?|\u2116)?[\s-]*\d{6,9}", re.IGNORECASE)
-_IBAN: Final = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
+# Shorter than any pseudonym, so that whoever looks at pseudonyms only for other forms finds the same.
+_DOCUMENT: Final = re.compile(r"(?:AZE|AA|MYI|DYI|[CP])[\s-]{0,3}(?:No?|\u2116)?[\s-]{0,3}\d{6,9}", re.IGNORECASE)
+# 32 hexadecimal digits are 128 bits, not an account: no country with a code of A to F has accounts of that length.
+_IBAN: Final = re.compile(r"(?![0-9A-F]{32}\Z)[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
 _DIGITS: Final = re.compile(r"[\d\s-]{13,}")
 
 
@@ -62,7 +64,7 @@ def pseudonym_fault(value: str) -> tuple[bool, str] | None:
     if not _PSEUDONYM.fullmatch(value):
         # Short or spaced values are refused as identifiers too: names and account names have no fixed form.
         return True, "is not a keyed pseudonym of at least 128 bits (22 or more of A-Z a-z 0-9 _ -)"
-    if value.isdecimal() and len(value) < 32:
+    if value.isdecimal() and (len(value) < 32 or len(value.strip("0")) < 22):
         return True, "is a number, not a keyed pseudonym"
     return None
 

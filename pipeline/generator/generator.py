@@ -97,8 +97,8 @@ class Generator:
             for _, _, event in due:
                 yield event
 
-    def live(self, now: datetime, count: int) -> list[Dict]:
-        """``count`` events spread over the second before ``now``, in order of time.
+    def live(self, now: datetime, count: int, seconds: float = 1.0) -> list[Dict]:
+        """``count`` events spread over the ``seconds`` before ``now``, in order of time.
 
         The same sequence of calls gives the same events. Applications are worked on :data:`LIVE_SPEED` times faster
         than in :meth:`events`, and each service has finished its move to the government cloud.
@@ -111,14 +111,15 @@ class Generator:
         if count < 0:
             raise ValueError(f"count {count} is negative")
         until = milliseconds(now)
+        span = max(1, round(seconds * 1000))
         due: list[tuple[int, int, Dict]] = []
         # At most half are stages, so that uses never stop.
         while self._live_pending and self._live_pending[0][0] <= until and len(due) < count // 2:
             time, order, stage, use = heapq.heappop(self._live_pending)
-            time = max(time, until - 999)
+            time = max(time, until - span + 1)
             due.append((time, order, stage_event(use, stage, time)))
         rng = self._live_rng
-        times = np.sort(until - 999 + (rng.random(count - len(due)) * 1000).astype(np.int64))
+        times = np.sort(until - span + 1 + (rng.random(count - len(due)) * span).astype(np.int64))
         block = draw_block(rng, self._profiles, times, np.ones(len(times)), LIVE_SPEED)
         for at, use in enumerate(use_events(rng, self._profiles, block)):
             time = int(times[at])

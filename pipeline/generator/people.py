@@ -19,6 +19,7 @@ REUSE_OFFSET: Final = 0.001
 """Uses fall with a person's number x as (x / population + offset) ** (1 / exponent - 1): a tenth of the people make
 nearly half of the uses, and nobody more than one in two thousand."""
 
+
 @lru_cache(maxsize=1 << 17)
 def pseudonym(person: int) -> str:
     """The keyed pseudonym of a person's number: HMAC-SHA-256 in base64url without padding, 43 characters."""

@@ -25,13 +25,15 @@ def run_worker(app: faust.App) -> BaseException | None:
     """
     mode.loop.use("uvloop")
     worker = _Worker(app, quiet=True, redirect_stdouts=False, override_logging=False)
+    worker.spinner = None
+    outcome: BaseException | None = None
     try:
         worker.execute_from_commandline()
     except SystemExit as done:
-        return _reason(worker, app) or (done if done.code else None)
+        outcome = done if done.code else None
     except BaseException as error:
-        return _reason(worker, app) or error
-    return _reason(worker, app)
+        outcome = error
+    return _reason(worker, app) or outcome
 
 
 def _reason(worker: faust.Worker, app: faust.App) -> BaseException | None:

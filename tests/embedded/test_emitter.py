@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka.codec import has_snappy
 
 from pipeline.emitter import Emitter
 from pipeline.errors import BrokerError
@@ -204,6 +205,12 @@ def test_wrong_arguments_are_refused() -> None:
         Emitter("127.0.0.1:1", "t", batch_events=0)
     with pytest.raises(ValueError, match="compression"):
         Emitter("127.0.0.1:1", "t", compression="rar")
+
+
+@pytest.mark.skipif(has_snappy(), reason="the library for snappy is installed")
+def test_a_compression_without_its_library_is_refused(broker: Broker) -> None:
+    with pytest.raises(ValueError, match="snappy"):
+        Emitter(broker.bootstrap, broker.topic(), compression="snappy")
 
 
 def test_an_absent_broker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,11 +148,11 @@ class Ingest:
         if generation != self._generation:
             return {}
         for tp, point in resumed.items():
-            rules = point.rules or self._rules
+            rules = point.opened.get(point.start, self._rules)
             fold = PartitionFold(
                 point.log,
                 point.start,
-                point.rules,
+                point.opened,
                 self._rules,
                 self._catalogues,
                 Memory(point.memory, rules.memory_segments),
@@ -182,15 +182,13 @@ class Ingest:
     def _resume_now(self, log_starts: dict[TP, int]) -> dict[TP, ResumePoint]:
         resumed = self._sink.resume(log_starts, self._rules)
         for point in resumed.values():
-            rules = point.rules
-            if rules is None:
-                continue
-            if rules.catalogue_version not in self._catalogues:
-                self._catalogues[rules.catalogue_version] = self._sink.catalogue(rules.catalogue_version)
-            if rules != self._rules:
+            for rules in point.opened.values():
+                if rules.catalogue_version not in self._catalogues:
+                    self._catalogues[rules.catalogue_version] = self._sink.catalogue(rules.catalogue_version)
+            if any(rules != self._rules for rules in point.opened.values()):
                 logger.warning(
                     "an open segment keeps the rules it was opened with; it is asked to end so that the new ones apply",
-                    extra={"partition": point.log.partition, "segment": point.start, "rules": rules.to_json()},
+                    extra={"partition": point.log.partition, "segment": point.start},
                 )
                 self._sink.want_segment_end(point.log, self._rules)
         return resumed

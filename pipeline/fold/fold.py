@@ -28,7 +28,8 @@ class PartitionFold:
     Args:
         log: the partition.
         start: offset of the segment's start: where the one before ended, or where the log begins.
-        rules: the rules of that segment, from its receipt; None when it has none yet and starts under ``next_rules``.
+        opened: the rules of segments from ``start`` on that have a receipt already, by their start. They keep their
+            rules, and no other segment reaches beyond the start of one of them.
         next_rules: the rules of segments that start from now on.
         catalogues: every catalogue that the rules name, by version.
         memory: the events of the segments before.
@@ -38,7 +39,7 @@ class PartitionFold:
         self,
         log: LogPartition,
         start: int,
-        rules: Rules | None,
+        opened: Mapping[int, Rules],
         next_rules: Rules,
         catalogues: Mapping[int, Catalogue],
         memory: Memory,
@@ -49,10 +50,9 @@ class PartitionFold:
         self._catalogues = catalogues
         self._memory = memory
         self._flush = Flush()
-        self._receipt = Receipt(log, start, start, rules or next_rules)
-        self._minutes = SegmentMinutes(log, start)
-        self._opened = rules is not None
+        self._openings = opened
         self._changed = False
+        self._begin_segment(start)
 
     @property
     def pending_events(self) -> int:
@@ -69,7 +69,7 @@ class PartitionFold:
             raise ValueError(f"batch starts at {batch.start_offset}, the fold stands at {self.next_offset}")
         place = 0
         while place < len(batch):
-            stop, ends = segment_end(batch, place, self._receipt)
+            stop, ends = segment_end(batch, place, self._receipt, self._limit)
             if stop > place:
                 self._fold(batch, place, stop)
             if ends:
@@ -97,10 +97,15 @@ class PartitionFold:
             self._receipt.closed = True
             self._changed = True
             self._take_progress()
-            self._memory.end_segment(self._next_rules.memory_segments)
-        self._receipt = Receipt(self.log, next_start, next_start, self._next_rules)
-        self._minutes = SegmentMinutes(self.log, next_start)
-        self._opened = False
+            following = self._openings.get(next_start, self._next_rules)
+            self._memory.end_segment(following.memory_segments)
+        self._begin_segment(next_start)
+
+    def _begin_segment(self, start: int) -> None:
+        self._receipt = Receipt(self.log, start, start, self._openings.get(start, self._next_rules))
+        self._minutes = SegmentMinutes(self.log, start)
+        self._opened = start in self._openings
+        self._limit = min((known for known in self._openings if known > start), default=None)
 
     def _open_segment(self) -> None:
         if not self._opened:

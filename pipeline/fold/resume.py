@@ -8,11 +8,14 @@ from pipeline.fold.rules import Rules
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """``start`` is the offset of a segment's start, ``rules`` those in its receipt (None if it has none yet), and
-    ``memory`` the event hashes of the segments before, oldest first.
+    """Where and how a partition goes on.
+
+    ``start`` is the offset of a segment's start. ``opened`` has the rules of the segments from there on that were
+    opened already, by their start: usually the one at ``start``, more if a worker died after it had opened several,
+    none if a new one is to start. ``memory`` are the event hashes of the segments before, oldest first.
     """
 
     log: LogPartition
     start: int
-    rules: Rules | None = None
+    opened: dict[int, Rules] = field(default_factory=dict)
     memory: list[list[int]] = field(default_factory=list)

@@ -24,8 +24,10 @@ def is_marker(headers: Headers) -> bool:
     return any(name == MARKER_HEADER for name, _ in headers)
 
 
-def segment_end(batch: RecordBatch, place: int, receipt: Receipt) -> tuple[int, bool]:
+def segment_end(batch: RecordBatch, place: int, receipt: Receipt, limit: int | None = None) -> tuple[int, bool]:
     """Find where the segment of ``receipt``, which reaches to before ``place`` of the batch, ends.
+
+    ``limit`` is the start of a later segment that was opened before, if there is one: it ends this one too.
 
     Returns:
         The place after the segment's last record in this batch (``place`` itself if the segment ended before), and
@@ -34,6 +36,12 @@ def segment_end(batch: RecordBatch, place: int, receipt: Receipt) -> tuple[int, 
     rules = receipt.rules
     stop = min(len(batch), place + rules.segment_records - receipt.records)
     full = receipt.records + stop - place == rules.segment_records
+
+    if limit is not None and batch.offsets[stop - 1] >= limit:
+        stop = place + next(step for step, offset in enumerate(batch.offsets[place:stop]) if offset >= limit)
+        full = True
+        if stop == place:
+            return place, True
 
     first = receipt.first_timestamp if receipt.records else batch.timestamps[place]
     hour_end = (first // _HOUR_MS + 1) * _HOUR_MS if first >= 0 else _NEVER

@@ -14,8 +14,8 @@ from sinks.clickhouse.writer import write_receipts
 def resume(client: Client, log: LogPartition, log_start: int, next_rules: Rules) -> ResumePoint:
     """Find where to go on with a partition.
 
-    The newest segment is folded again from its start if it is open. If the log no longer reaches back to that start,
-    the segment is closed as it stands, never overwritten by a poorer one, and a new one starts where it ended.
+    The oldest open segment is folded again from its start, and those that were opened after it. If the log no longer
+    reaches back to the start of one, it is closed as it stands, never overwritten by a poorer one.
 
     Args:
         client: ClickHouse.
@@ -23,33 +23,41 @@ def resume(client: Client, log: LogPartition, log_start: int, next_rules: Rules)
         log_start: first offset that the log still has.
         next_rules: rules of segments to come.
     """
-    newest = _newest(client, log)
-    if newest is None:
-        return ResumePoint(log, log_start)
-    if not newest.closed and newest.segment >= log_start:
-        depth = max(newest.rules.memory_segments, next_rules.memory_segments)
-        return ResumePoint(log, newest.segment, newest.rules, _memory(client, log, newest.segment, depth))
-    if not newest.closed:
-        newest.closed = True
-        write_receipts(client, [newest])
-    start = max(newest.next_offset, log_start)
-    return ResumePoint(log, start, None, _memory(client, log, start, next_rules.memory_segments))
+    receipts = _open_and_newest(client, log)
+    reachable = {item.segment: item.rules for item in receipts if not item.closed and item.segment >= log_start}
+    beyond = [item for item in receipts if not item.closed and item.segment < log_start]
+    if beyond:
+        for item in beyond:
+            item.closed = True
+        write_receipts(client, beyond)
+    ended = [item.next_offset for item in receipts if item.closed]
+    start = max([log_start, *ended])
+    if reachable:
+        # Between the end of what was closed and the first segment that can be folded there may be a rest of the log.
+        first = min(reachable)
+        start = min(start, first) if beyond else first
+    depth = max(rules.memory_segments for rules in [next_rules, *reachable.values()])
+    return ResumePoint(log, start, reachable, _memory(client, log, start, depth))
 
 
-def _newest(client: Client, log: LogPartition) -> Receipt | None:
+def _open_and_newest(client: Client, log: LogPartition) -> list[Receipt]:
+    """The receipts of all open segments and of the newest one, oldest first."""
     rows = client.query(
         "SELECT segment, next_offset, closed, records, value_bytes, events, accepted, duplicates, rejected,"
         " event_hash_sum, first_timestamp, last_timestamp, rules FROM receipts FINAL"
-        " WHERE topic_id = {topic_id:String} AND partition = {partition:UInt32} ORDER BY segment DESC LIMIT 1",
+        " WHERE topic_id = {topic_id:String} AND partition = {partition:UInt32}"
+        " ORDER BY closed, segment DESC LIMIT 1000",
         {"topic_id": log.topic_id, "partition": log.partition},
     ).dicts()
-    if not rows:
-        return None
-    row = rows[0]
-    row["rules"] = Rules.from_json(row["rules"])
-    row["closed"] = bool(row["closed"])
-    row["rejected"] = {Reason(reason): count for reason, count in row["rejected"].items()}
-    return Receipt(log=log, **row)
+    receipts = []
+    for place, row in enumerate(rows):
+        if row["closed"] and place > 0 and rows[place - 1]["closed"]:
+            break
+        row["rules"] = Rules.from_json(row["rules"])
+        row["closed"] = bool(row["closed"])
+        row["rejected"] = {Reason(reason): count for reason, count in row["rejected"].items()}
+        receipts.append(Receipt(log=log, **row))
+    return sorted(receipts, key=lambda item: item.segment)
 
 
 def _memory(client: Client, log: LogPartition, before: int, depth: int) -> list[list[int]]:

@@ -7,6 +7,7 @@ const MAX_RETRY_MS = 15_000;
 const ANSWER_MS = 20_000;
 const OLD_AFTER_MS = 60_000;
 const HIGH_FAILURE_SHARE = 0.05;
+const HIGH_FAILURES = 3; // one failure of two uses is no sign yet
 const PERIODS = [15, 60, 1_440, 10_080];
 const ZONE = "Asia/Baku";
 
@@ -41,6 +42,7 @@ const TEXTS = {
     uses: "Uses",
     share: "Share of uses",
     change: "Change",
+    changeShort: "Change",
     people: "People",
     trend: "Trend",
     latency: "Time to answer",
@@ -74,7 +76,7 @@ const TEXTS = {
       "Change: uses against the period of the same length just before; the arrow beside the rank counts places. The current minute is still being counted.",
     notePeople: "People: estimated from pseudonyms, within about 1 %.",
     noteLatency: "p50, p95, p99: half, 95 % and 99 % of the uses were answered within this time, within 1 %.",
-    noteFailures: "Failed: share of the agency's own uses; highlighted from 5 %.",
+    noteFailures: "Failed: share of the agency's own uses; highlighted from 5 % and three failures.",
     noteTrend: "Trend: each line has its own scale, from zero; dashed where the minute is not over.",
     links: "More",
     metrics: "Metrics for Prometheus",
@@ -116,6 +118,7 @@ const TEXTS = {
     uses: "İstifadə",
     share: "İstifadədə pay",
     change: "Dəyişmə",
+    changeShort: "Dəyişmə",
     people: "Şəxslər",
     trend: "Dinamika",
     latency: "Cavab müddəti",
@@ -149,7 +152,7 @@ const TEXTS = {
       "Dəyişmə: bilavasitə əvvəlki eyni uzunluqlu dövrlə müqayisədə istifadə sayı; yerin yanındakı ox yerlərin sayını göstərir. Cari dəqiqə hələ sayılır.",
     notePeople: "Şəxslər: psevdonimlər əsasında, təxminən 1 % dəqiqliklə qiymətləndirilib.",
     noteLatency: "p50, p95, p99: istifadələrin yarısı, 95 %-i və 99 %-i bu müddətdə cavablandırılıb (1 % dəqiqliklə).",
-    noteFailures: "Uğursuz: qurumun öz istifadələrində pay; 5 %-dən etibarən seçilir.",
+    noteFailures: "Uğursuz: qurumun öz istifadələrində pay; 5 %-dən və üç uğursuzluqdan etibarən seçilir.",
     noteTrend: "Dinamika: hər xəttin sıfırdan başlayan öz miqyası var; bitməmiş dəqiqə qırıq xətlə göstərilir.",
     links: "Əlavə",
     metrics: "Prometheus göstəriciləri",
@@ -191,15 +194,16 @@ const TEXTS = {
     uses: "Использ.",
     share: "Доля",
     change: "Изменение",
+    changeShort: "Измен.",
     people: "Люди",
-    trend: "Динамика",
+    trend: "Тренд",
     latency: "Время ответа",
     failures: "Сбои",
     caption: "Ведомства по числу использований, {period}, {from} – {to}",
     up: "рост: {value}",
     down: "снижение: {value}",
     unchanged: "без изменений",
-    new: "новое",
+    new: "нов.",
     noBefore: "в предыдущем периоде использований не было",
     places: "мест: {value}",
     trendHeard: "наибольшее: {most}, последнее: {last}",
@@ -224,8 +228,8 @@ const TEXTS = {
       "Изменение: число использований по сравнению с непосредственно предшествующим периодом той же длины; стрелка у места показывает число мест. Текущая минута ещё считается.",
     notePeople: "Люди: оценка по псевдонимам, с точностью около 1 %.",
     noteLatency: "p50, p95, p99: за это время получили ответ половина, 95 % и 99 % использований, с точностью 1 %.",
-    noteFailures: "Сбои: доля собственных использований ведомства; выделяется начиная с 5 %.",
-    noteTrend: "Динамика: у каждой линии своя шкала от нуля; незавершённая минута показана пунктиром.",
+    noteFailures: "Сбои: доля собственных использований ведомства; выделяется начиная с 5 % и трёх сбоев.",
+    noteTrend: "Тренд: у каждой линии своя шкала от нуля; незавершённая минута показана пунктиром.",
     links: "Ещё",
     metrics: "Метрики для Prometheus",
     json: "Эти данные в JSON",
@@ -238,8 +242,8 @@ const TEXTS = {
   },
 };
 
-// Turkish writes numbers as Azerbaijani does, for browsers without the latter.
-const LOCALES = { en: ["en-GB"], az: ["az", "tr"], ru: ["ru"] };
+// Turkish writes numbers as Azerbaijani does; some browsers claim to know the latter and write English numbers.
+const LOCALES = { en: "en-GB", az: "tr", ru: "ru" };
 
 const $ = (id) => document.getElementById(id);
 
@@ -451,7 +455,7 @@ function showEmpty() {
 // --- the ranking ----------------------------------------------------------------------------------------------------
 
 const CELLS = ["uses", "share", "change", "people", "trend", "p50", "p95", "p99", "failed"];
-const LABELS = { uses: "uses", change: "change", people: "people", trend: "trend", failed: "failures" };
+const LABELS = { uses: "uses", share: "share", change: "changeShort", people: "people", trend: "trend", failed: "failures" };
 const SVG = "http://www.w3.org/2000/svg";
 const WIDE = 120;
 const HIGH = 26;
@@ -524,12 +528,12 @@ function fillRow(row, item, most, before) {
   put(row.people, number(item.people));
   showTrend(row, item.trend);
   for (const name of ["p50", "p95", "p99"]) put(row[name], duration(item[`${name}_ms`]));
-  const high = item.failure_share >= HIGH_FAILURE_SHARE;
+  const high = item.failure_share >= HIGH_FAILURE_SHARE && Math.round(item.failure_share * item.uses) >= HIGH_FAILURES;
   put(row.failedValue, percent(item.failure_share));
   put(row.failedHeard, high ? ` ${text("high")}` : "");
   row.failed.classList.toggle("high", high);
   for (const name of CELLS) {
-    putAttribute(row[name], "data-label", LABELS[name] ? text(LABELS[name]) : name === "share" ? text("share") : name);
+    putAttribute(row[name], "data-label", LABELS[name] ? text(LABELS[name]) : name);
   }
 }
 

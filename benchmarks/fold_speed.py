@@ -77,7 +77,7 @@ def polls(events: list[dict[str, Any]], batch: int, poll: int) -> list[RecordBat
 def fold_all(batches: Sequence[RecordBatch], catalogue: Catalogue, flush: int) -> int:
     """Fold everything; the number of events accepted."""
     rules = Rules.of(FoldSettings(), catalogue.version)
-    fold = PartitionFold(LOG, 0, None, rules, {catalogue.version: catalogue}, Memory([], rules.memory_segments))
+    fold = PartitionFold(LOG, 0, {}, rules, {catalogue.version: catalogue}, Memory([], rules.memory_segments))
     accepted = 0
     for batch in batches:
         fold.add(batch)

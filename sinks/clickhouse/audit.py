@@ -5,6 +5,7 @@ merely on its way; what lies beyond the receipts is in flight and is left out.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 from msgspec import Struct
@@ -76,8 +77,8 @@ def _where(row: dict[str, Any]) -> str:
 
 def _check_chain(receipts: list[dict[str, Any]], report: AuditReport) -> None:
     """Segments follow each other without hole or overlap, and only the last one is open."""
-    for row, following in zip(receipts, [*receipts[1:], None], strict=True):
-        if following is None or _key(row)[:2] != _key(following)[:2]:
+    for row, following in pairwise(receipts):
+        if _key(row)[:2] != _key(following)[:2]:
             continue
         if following["segment"] > row["next_offset"]:
             words = (

@@ -1,5 +1,6 @@
 """ClickHouse in the process, through chdb. One directory, one process, one session."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from typing import Any, ClassVar
 from pipeline.errors import StoreError
 from sinks.clickhouse.client import INSERT_SETTINGS, Address, Column, Parameters, Rows
 
+# Values of parameters are parsed as in a tab-separated file.
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0"})
 _ARROW_TYPES = {
     "String": "string",
     "Bool": "bool_",
@@ -83,6 +86,7 @@ class EmbeddedClient:
             try:
                 EmbeddedClient._session.query(sql, "TSV")
             except Exception as error:
+                self._drop_rest()
                 raise _fault(error) from error
 
     def close(self) -> None:
@@ -99,11 +103,22 @@ class EmbeddedClient:
                 cls._directory = None
 
     def _run(self, sql: str, format_: str, parameters: Parameters | None = None) -> str:
+        values = {
+            name: value.translate(_ESCAPES) if isinstance(value, str) else value
+            for name, value in (parameters or {}).items()
+        }
         with EmbeddedClient._lock:
             try:
-                return str(EmbeddedClient._session.query(sql, format_, params=dict(parameters or {})))
+                return str(EmbeddedClient._session.query(sql, format_, params=values))
             except Exception as error:
+                self._drop_rest()
                 raise _fault(error) from error
+
+    @staticmethod
+    def _drop_rest() -> None:
+        """What a statement answered before it failed would else stand before the answer to the next one."""
+        with contextlib.suppress(Exception):
+            EmbeddedClient._session.query("SELECT 1", "TSV")
 
 
 def _arrow(pyarrow: Any, column: Column) -> Any:

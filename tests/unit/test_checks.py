@@ -218,26 +218,6 @@ def test_an_event_with_several_faults_is_refused_once() -> None:
 # The whole column at once, and value by value
 
 FRAGMENTS = [*"\n\r\0\x85\u2028 -_09aZ@.ə٣", "aze", "AZE", "994"]
-    "\n",
-    "\r",
-    "\0",
-    "\x85",
-    "\u2028",
-    " ",
-    "-",
-    "_",
-    "0",
-    "9",
-    "a",
-    "Z",
-    "@",
-    ".",
-    "ə",
-    "٣",
-    "aze",
-    "AZE",
-    "994",
-]
 EDGES = [
     "",
     "\n",
@@ -270,7 +250,7 @@ USERS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(USERS)
 def test_a_column_of_users_is_judged_as_its_values_are(users: list[str]) -> None:
     expected = {}

@@ -595,26 +595,26 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(value)
 
 
-@fuzzed(150)
+@fuzzed(100)
 @given(st.lists(st.tuples(st.none() | BYTES | mutated(), st.just([]) | HEADERS), min_size=1, max_size=4))
 def test_nothing_that_arrives_raises_or_gets_lost(messages: list[tuple[bytes | None, Headers]]) -> None:
     whole([value for value, _ in messages], [headers for _, headers in messages])
 
 
-@fuzzed(60)
+@fuzzed(40)
 @given(st.lists(mutated() | st.sampled_from([GOOD, b"1", b"[[]]"]), min_size=1, max_size=4), BYTES)
 def test_a_batch_of_anything_does_not_raise(elements: list[bytes], rest: bytes) -> None:
     whole([batch_of(*elements), batch_of(*elements) + rest], [(), ()])
 
 
-@fuzzed(60)
+@fuzzed(40)
 @given(JSON, HEADERS)
 def test_any_json_as_binary_data_does_not_raise(content: Any, headers: Headers) -> None:
     value = json.dumps(content).encode("utf-8", "surrogatepass")
     whole([value, value], [[*binary(), *headers], headers])
 
 
-@fuzzed(60)
+@fuzzed(40)
 @given(st.lists(st.sampled_from([value for value, _, _ in STRUCTURED.values() if value]) | st.just(GOOD), max_size=6))
 def test_messages_are_judged_alike_alone_and_together(values: list[bytes]) -> None:
     together = decode(values, [()] * len(values))

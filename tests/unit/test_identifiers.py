@@ -219,6 +219,13 @@ def test_what_has_not_the_form_of_a_code_is_refused_but_not_as_personal(value: s
     assert not fault[0]
 
 
+@pytest.mark.parametrize("piece", ["a", "a.", "@", "a@", "a@a", " ", "0", "0 ", "-", "994 ", "AZE ", "+1(", "A0"])
+def test_texts_of_any_length_are_judged_quickly(piece: str) -> None:
+    text = piece * (2_000_000 // len(piece))
+    assert code_fault(text) is not None
+    assert pseudonym_fault(text) is not None
+
+
 @given(st.sampled_from(KNOWN))
 def test_words_about_a_fault_do_not_repeat_the_value(known: tuple[str, str]) -> None:
     for fault in (pseudonym_fault(known[1]), code_fault(known[1], fin=True)):

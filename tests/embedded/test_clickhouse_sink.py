@@ -1,0 +1,59 @@
+"""What sinks.clickhouse promises, kept by chdb in the process."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import StoreError
+from pipeline.settings import ClickHouseSettings
+from tests.support.sink_suite.audit import TestAudit
+from tests.support.sink_suite.client import TestClient
+from tests.support.sink_suite.data import connected
+from tests.support.sink_suite.migrations import TestMigrations
+from tests.support.sink_suite.popularity import TestCatalogues, TestPopularity
+from tests.support.sink_suite.positions import TestPositions
+from tests.support.sink_suite.writer import TestWriter
+
+__all__ = [
+    "TestAudit",
+    "TestCatalogues",
+    "TestClient",
+    "TestMigrations",
+    "TestPopularity",
+    "TestPositions",
+    "TestWriter",
+]
+
+pytestmark = pytest.mark.embedded
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ClickHouseSettings:
+    return ClickHouseSettings(url=f"chdb:{tmp_path / 'clickhouse'}")
+
+
+def test_a_second_directory_at_once_is_refused_and_afterwards_allowed(tmp_path: Path) -> None:
+    first, second = (ClickHouseSettings(url=f"chdb:{tmp_path / name}") for name in ("first", "second"))
+    with connected(first) as client:
+        with pytest.raises(StoreError, match="needs one of its own"), connected(second):
+            pass
+        with connected(first) as again:
+            assert again.query("SELECT 1 AS one").one() == (1,)
+        assert client.query("SELECT 2 AS two").one() == (2,)
+    with connected(second) as client:
+        assert client.query("SELECT 3 AS three").one() == (3,)
+
+
+def test_rows_are_there_when_the_directory_is_opened_again(store: ClickHouseSettings) -> None:
+    with connected(store) as client:
+        client.execute("CREATE TABLE t (n UInt64) ENGINE = MergeTree ORDER BY n")
+        client.execute("INSERT INTO t SELECT number FROM numbers(5)")
+    with connected(store) as client:
+        assert client.query("SELECT sum(n) AS total FROM t").one() == (10,)
+
+
+def test_closing_twice_gives_back_one_user_only(store: ClickHouseSettings) -> None:
+    with connected(store) as client, connected(store) as other:
+        other.close()
+        other.close()
+        assert client.query("SELECT 1 AS one").one() == (1,)

@@ -1,0 +1,98 @@
+"""What sinks.clickhouse promises, kept by a server."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pipeline.errors import StoreError
+from pipeline.settings import ClickHouseSettings
+from sinks.clickhouse.schema import migrate, migrations, require_schema
+from tests.support import ClickHouseServer
+from tests.support.ports import free_port
+from tests.support.sink_suite.audit import TestAudit
+from tests.support.sink_suite.client import TestClient
+from tests.support.sink_suite.data import connected, rows
+from tests.support.sink_suite.migrations import TestMigrations
+from tests.support.sink_suite.popularity import TestCatalogues, TestPopularity
+from tests.support.sink_suite.positions import TestPositions
+from tests.support.sink_suite.writer import TestWriter
+
+__all__ = [
+    "TestAudit",
+    "TestCatalogues",
+    "TestClient",
+    "TestMigrations",
+    "TestPopularity",
+    "TestPositions",
+    "TestWriter",
+]
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def store(clickhouse_database: str) -> ClickHouseSettings:
+    return ClickHouseSettings(url=clickhouse_database, query_timeout_seconds=30)
+
+
+def test_workers_that_migrate_at_once_do_not_hinder_each_other(store: ClickHouseSettings) -> None:
+    workers = 4
+    together = threading.Barrier(workers)
+
+    def run(_: int) -> list[str]:
+        together.wait(10)
+        return migrate(store)
+
+    with ThreadPoolExecutor(workers) as pool:
+        done = list(pool.map(run, range(workers)))
+    assert {name for names in done for name in names} == {migration.name for migration in migrations()}
+    with connected(store) as client:
+        require_schema(client, store)
+        assert rows(client, "SELECT count() FROM migrations FINAL") == [(len(migrations()),)]
+
+
+def test_a_database_that_does_not_exist_is_created_by_migrating(
+    clickhouse_server: ClickHouseServer, store: ClickHouseSettings
+) -> None:
+    name = store.url.rpartition("/")[2] + "_absent"
+    absent = ClickHouseSettings(url=clickhouse_server.database_url(name))
+    try:
+        assert migrate(absent)
+        with connected(absent) as client:
+            require_schema(client, absent)
+    finally:
+        clickhouse_server.execute(f"DROP DATABASE IF EXISTS {name} SYNC")
+
+
+def test_a_server_that_is_away_is_a_store_error_that_names_it() -> None:
+    port = free_port()
+    store = ClickHouseSettings(url=f"clickhouse://default:secret@127.0.0.1:{port}/x", connect_timeout_seconds=1)
+    with connected(store) as client, pytest.raises(StoreError, match=rf"127\.0\.0\.1:{port} does not answer") as caught:
+        client.query("SELECT 1")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_client_answers_again_after_the_server_was_restarted(
+    clickhouse_server: ClickHouseServer, store: ClickHouseSettings
+) -> None:
+    with connected(store) as client:
+        assert client.query("SELECT 1").one() == (1,)
+        clickhouse_server.kill()
+        with pytest.raises(StoreError, match="does not answer"):
+            client.query("SELECT 1")
+        clickhouse_server.start()
+        assert client.query("SELECT 2").one() == (2,)
+
+
+def test_a_time_out_is_a_store_error_and_the_connection_is_made_anew(
+    clickhouse_server: ClickHouseServer, store: ClickHouseSettings
+) -> None:
+    hasty = ClickHouseSettings(url=store.url, query_timeout_seconds=0.5, connect_timeout_seconds=1)
+    with connected(hasty) as client:
+        assert client.query("SELECT 1").one() == (1,)
+        clickhouse_server.pause()
+        with pytest.raises(StoreError, match="does not answer"):
+            client.query("SELECT 2")
+        clickhouse_server.resume()
+        assert client.query("SELECT 3").one() == (3,)

@@ -1,0 +1,11 @@
+"""What sinks.clickhouse promises, as tests: run against chdb in tests/embedded and a server in tests/servers.
+
+A module that imports these classes defines the fixture ``store``: the settings of a new, empty database.
+"""
+
+import pytest
+
+# Modules that are not named test_*.py would else fail with bare AssertionErrors.
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{name}" for name in ("audit", "client", "data", "migrations", "popularity", "positions", "writer"))
+)

@@ -10,7 +10,6 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -145,11 +144,13 @@ def redacted(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def redacted_url(url: str) -> str:
     """The URL with its password, if any, replaced by ``***``."""
-    parts = urlsplit(url)
-    if not parts.password:
+    # Not by a parser: a password with special characters makes an invalid URL, and must not be shown for it.
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    credentials, at, place = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    if not (at and colon) or url.startswith("chdb:"):
         return url
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}"))
+    return f"{scheme}{separator}{user}:***@{place}"
 
 
 _Setting = tuple[str, str, Any, str]
@@ -188,8 +189,8 @@ def _from_flags(flags: Sequence[str]) -> Iterator[_Setting]:
         name, separator, value = flag.partition("=")
         section, dot, key = name.strip().partition(".")
         if not separator or not dot:
-            raise SettingsError(f"--set {flag}: write section.key=value")
-        yield section, key, value, f"--set {flag}"
+            raise SettingsError(f"--set {redacted_url(flag)}: write section.key=value")
+        yield section, key, value, f"--set {name}"
 
 
 def _fields(section: str, origin: str) -> dict[str, Any]:

@@ -94,7 +94,11 @@ def parse_url(url: str) -> Address:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise SettingsError(f"clickhouse.url {url}: {error}") from error
+        # Not the parser's words, which may quote a part of the password.
+        raise SettingsError(
+            f"clickhouse.url {redacted_url(url)}: not a URL; write special characters in names and passwords with percent"
+            " signs, and the port as a number"
+        ) from error
     if parts.scheme not in ("clickhouse", "clickhouses") or not parts.hostname:
         shown = redacted_url(url)
         raise SettingsError(f"clickhouse.url {shown}: write clickhouse://user:password@host:port/database")

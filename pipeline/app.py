@@ -15,6 +15,7 @@ from mode import Service
 from pipeline.catalogue import load_catalogue
 from pipeline.fold.records import RecordBatch
 from pipeline.fold.rules import Rules
+from pipeline.runtime.auditing import audit_into
 from pipeline.runtime.results import Results
 from pipeline.settings import Settings, load_settings
 from pipeline.web.server import WebServer
@@ -102,6 +103,15 @@ def create_app(settings: Settings) -> XidmetApp:
 
         async def on_stop(self) -> None:
             await ingest.stop()
+
+    @app.service
+    class AuditService(Service):
+        """Audits the totals now and then, and tells the metric."""
+
+        @Service.task
+        async def _audit(self) -> None:
+            async for _ in self.itertimer(settings.worker.audit_seconds, name="audit"):
+                await asyncio.get_running_loop().run_in_executor(None, audit_into, settings, metrics)
 
     @app.service
     class WebService(Service):

@@ -97,8 +97,9 @@ class Emitter:
 
         Raises:
             BrokerError: a message before this one failed, or the emitter is closed.
+            ValueError: the bytes are not JSON and would spoil the batch; :meth:`emit_raw` sends them alone.
         """
-        encoded = event if isinstance(event, bytes) else msgspec.json.encode(event)
+        encoded = _checked(event) if isinstance(event, bytes) else msgspec.json.encode(event)
         with self._lock:
             self._raise_failure()
             if self._waiting and self._waiting_bytes + len(encoded) + 2 > MAX_BATCH_BYTES:
@@ -240,6 +241,14 @@ class Emitter:
                             self._send_batch()
                         break
                 time.sleep(left)
+
+
+def _checked(event: bytes) -> bytes:
+    try:
+        msgspec.json.decode(event)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return event
 
 
 def _key_of(event: dict[str, Any] | bytes) -> bytes | None:

@@ -58,11 +58,12 @@ class FoldSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """When results are written, whichever comes first, and how much may wait in memory (in events)."""
+    """When results are written, whichever comes first; how much may wait in memory (events); how often to audit."""
 
     flush_seconds: Seconds = 0.5
     flush_events: Positive = 100_000
     max_pending_events: Positive = 400_000
+    audit_seconds: Seconds = 300.0
 
 
 class WebSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -22,10 +22,15 @@ from pipeline.settings import KafkaSettings
 HEADER_PREFIX: Final = "xidmet-"
 MAX_LETTER_BYTES: Final = 64 * 1024 * 1024
 """What this program sends; what the broker takes is the topic's max.message.bytes."""
+# Strings, names of fields (strings before a colon) and numbers of JSON; the last string may not be closed.
+_TOKEN: Final = re.compile(rb'(?P<string>"(?:[^"\\]|\\.)*(?:"|\Z))(?P<colon>\s*:)?|-?\d[\d.eE+-]*', re.DOTALL)
+_MIN_NUMBER_DIGITS: Final = 9
+_PERSONAL_FIELDS: Final = ("application", "subject")
 # For what is no JSON: values of the fields that hold pseudonyms, and e-mail addresses anywhere.
 _USER_FIELD: Final = re.compile(rb'("(?:user|application|subject)"\s*:\s*")([^"\\]{1,256})')
 _EMAIL: Final = re.compile(rb"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,190}\.[A-Za-z]{2,24}")
-_MAX_STRINGS: Final = 10_000
+_CONTENT_TYPE: Final = "content-type"
+_STRUCTURED: Final = b"application/cloudevents+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,14 @@ class DeadLetters:
 
 def _letter(reject: Reject) -> Letter:
     value, masked = mask(reject.value)
-    return Letter(reject.key, value, [*reject.headers, *_headers(reject, masked)])
+    key = _mask_text(reject.key) if reject.key is not None else None
+    headers = []
+    for name, content in reject.headers:
+        if name.lower() == _CONTENT_TYPE and b"batch" in content and not reject.value.lstrip().startswith(b"["):
+            content = _STRUCTURED  # the letter holds one event of the batch
+        headers.append((name, _mask_text(content) if content else content))
+    masked = masked or key != reject.key
+    return Letter(key, value, [*headers, *_headers(reject, masked)])
 
 
 def _without_value(letter: Letter) -> Letter:
@@ -123,22 +135,58 @@ def _headers(reject: Reject, masked: bool) -> Iterator[tuple[str, bytes]]:
 
 
 def mask(value: bytes) -> tuple[bytes, bool]:
-    """Replace what looks like a personal identifier by asterisks; the bytes, and whether any were replaced."""
+    """Replace what looks like a personal identifier by asterisks, byte for byte; the bytes, and whether any were.
+
+    Works on the text, not on its meaning, so that what is not masked stays as it was and what is not quite JSON is
+    masked as well.
+    """
+    masked = bytearray(value)
+    name = ""
+    for token in _TOKEN.finditer(value):
+        start, end = token.span()
+        text = _text_of(token[0])
+        if token["string"] is not None:
+            start += 1
+            end -= token[0].endswith(b'"') and len(token[0]) > 1
+        elif len(token[0]) < _MIN_NUMBER_DIGITS and name != "user":
+            continue
+        if token["colon"] is not None:
+            end = token.end("string") - 1
+            name = text
+            found = identifier_kind(text, fin=False) is not None
+        elif name == "user":
+            found = text != "" and pseudonym_fault(text) is not None
+        else:
+            found = identifier_kind(text, fin=name in _PERSONAL_FIELDS) is not None
+        if found:
+            masked[start:end] = b"*" * (end - start)
+    result = bytes(masked)
+    if not _is_json(value):
+        # Quotes may not pair as they should: look again, without regard to them.
+        result = _EMAIL.sub(_stars, result)
+        result = _USER_FIELD.sub(_mask_user_field, result)
+    return result, result != value
+
+
+def _text_of(token: bytes) -> str:
+    """The text of a string or number token, escapes resolved where that is possible."""
+    string = token.rstrip(b": \t\r\n") if token[:1] == b'"' else token
     try:
-        content = msgspec.json.decode(value)
+        return str(msgspec.json.decode(string))
+    except (msgspec.MsgspecError, UnicodeError, ValueError):
+        return string.strip(b'"').decode("utf-8", "replace")
+
+
+def _is_json(value: bytes) -> bool:
+    try:
+        msgspec.json.decode(value)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
-        masked = _EMAIL.sub(lambda found: b"*" * len(found[0]), value)
-        masked = _USER_FIELD.sub(_mask_user_field, masked)
-        return masked, masked != value
-    masked = value
-    for text in _identifiers(content):
-        inner = msgspec.json.encode(text)[1:-1]
-        if inner and inner in masked:
-            masked = masked.replace(inner, b"*" * len(inner))
-        elif inner:
-            # Written with escapes: the form of the original cannot be kept without keeping the identifier.
-            return b"*" * len(value), True
-    return masked, masked != value
+        return False
+    return True
+
+
+def _stars(found: re.Match[bytes]) -> bytes:
+    return b"*" * len(found[0])
 
 
 def _mask_user_field(found: re.Match[bytes]) -> bytes:
@@ -146,20 +194,7 @@ def _mask_user_field(found: re.Match[bytes]) -> bytes:
     return found[0] if pseudonym_fault(text) is None else found[1] + b"*" * len(found[2])
 
 
-def _identifiers(content: Any) -> Iterator[str]:
-    """Strings in the JSON value that look like personal identifiers."""
-    queue: list[tuple[str, Any]] = [("", content)]
-    seen = 0
-    while queue and seen < _MAX_STRINGS:
-        name, item = queue.pop()
-        seen += 1
-        if isinstance(item, dict):
-            queue.extend(item.items())
-        elif isinstance(item, list):
-            queue.extend((name, element) for element in item)
-        elif isinstance(item, str) and item:
-            if name == "user":
-                if pseudonym_fault(item) is not None:
-                    yield item
-            elif identifier_kind(item, fin=name in ("application", "subject")) is not None:
-                yield item
+def _mask_text(value: bytes) -> bytes:
+    """A key or a header value, masked whole if it looks like an identifier."""
+    text = value.decode("utf-8", "replace")
+    return b"*" * len(value) if identifier_kind(text) is not None else value

@@ -21,7 +21,7 @@ from sinks.clickhouse.client import Client
 from sinks.clickhouse.popularity import By, Metric, last_period
 from sinks.clickhouse.popularity import top as run_top
 
-_PERIOD = re.compile(r"(\d{1,5})(m|h|d|w)")
+_PERIOD = re.compile(r"([0-9]{1,4})(m|h|d|w)")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.catalogue import Catalogue
 from pipeline.contract.columns import EventColumns
 from pipeline.contract.events import PSEUDONYM_PATTERN
-from pipeline.contract.identifiers import code_fault, pseudonym_fault
+from pipeline.contract.identifiers import code_fault, identifier_kind, pseudonym_fault
 from pipeline.contract.reasons import Reason
 
 EARLIEST_MS: Final = 946_684_800_000
@@ -50,6 +50,7 @@ def check(
     faults: dict[int, Fault] = {}
     if columns.record:
         _check_users(columns, faults)
+        _check_ids(columns, faults)
         _check_codes(columns, faults)
         _check_catalogue(columns, catalogue, faults)
         _check_times(columns, timestamps, max_age_days, max_ahead_seconds, faults)
@@ -61,6 +62,15 @@ def _check_users(columns: EventColumns, faults: dict[int, Fault]) -> None:
     # As many lines as events: a line break inside a value must not make two good ones of a bad one.
     if joined.count("\n") != len(columns) or not _PLAIN_PSEUDONYMS.fullmatch(joined):
         _walk("user", columns.user, pseudonym_fault, faults)
+
+
+def _check_ids(columns: EventColumns, faults: dict[int, Fault]) -> None:
+    """Ids are stored. Only an address is refused in them: numbers of any kind are what ids are usually made of."""
+    if "@" not in "".join(columns.event_id):
+        return
+    for place, value in enumerate(columns.event_id):
+        if "@" in value and identifier_kind(value, fin=False) is not None and place not in faults:
+            faults[place] = Reason.PERSONAL_IDENTIFIER, "id looks like an e-mail address"
 
 
 def _check_codes(columns: EventColumns, faults: dict[int, Fault]) -> None:

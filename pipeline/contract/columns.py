@@ -13,9 +13,9 @@ from pipeline.contract.events import StageEvent, UseData, UsedEvent
 class EventColumns:
     """Events in log order, one list a field, all of one length. An absent optional text is ``""``, a rating 0.
 
-    ``record`` is the place of the message in its batch, ``batch_index`` the place of the event in its message, ``time_ms``
-    Unix milliseconds, ``duration_ms`` as sent (not yet rounded). ``stage`` is ``""`` for a use; ``outcome`` is ``""``
-    for a stage.
+    ``record`` is the place of the message in its batch, ``batch_index`` the place of the event in its message.
+    ``time_ms`` is Unix milliseconds, ``duration_ms`` as sent (not yet rounded). ``stage`` is ``""`` for a use,
+    ``outcome`` is ``""`` for a stage.
     """
 
     record: list[int]

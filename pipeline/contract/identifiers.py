@@ -23,7 +23,10 @@ _FIN: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{7}")
 _DOCUMENT: Final = re.compile(r"(?:AZE|AA|MYI|DYI|[CP])[\s-]{0,3}(?:No?|\u2116)?[\s-]{0,3}\d{6,9}", re.IGNORECASE)
 # 32 hexadecimal digits are 128 bits, not an account: no country with a code of A to F has accounts of that length.
 _IBAN: Final = re.compile(r"(?![0-9A-F]{32}\Z)[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
-_DIGITS: Final = re.compile(r"[\d\s-]{13,}")
+# First digits of the international card brands and of the national ones around (ISO/IEC 7812): without them, one in
+# ten numbers of that length would pass for a card.
+_CARD: Final = re.compile(r"(?:[3-6]|2[2-7]|9792)\d{12,18}")
+_GROUPED: Final = re.compile(r"[\d\s-]{13,40}")
 
 
 def _luhn(digits: str) -> bool:
@@ -48,20 +51,24 @@ def identifier_kind(value: str, *, fin: bool = True) -> str | None:
         return "identity document number"
     if _IBAN.fullmatch(text):
         return "bank account number"
-    if _DIGITS.fullmatch(text):
+    if _GROUPED.fullmatch(text):
         digits = re.sub(r"[\s-]", "", text)
-        if 13 <= len(digits) <= 19 and _luhn(digits):
+        if _CARD.fullmatch(digits) and _luhn(digits):
             return "payment card number"
     if fin and _FIN.fullmatch(text):
         return "FIN code"
     return None
 
 
+def _looks_like(kind: str) -> str:
+    return f"looks like {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
 def pseudonym_fault(value: str) -> tuple[bool, str] | None:
     """Say why ``value`` cannot be a pseudonym: (looks like an identifier, what it looks like), or None if it can."""
     kind = identifier_kind(value)
     if kind is not None:
-        return True, f"looks like a {kind}"
+        return True, _looks_like(kind)
     if not _PSEUDONYM.fullmatch(value):
         # Short or spaced values are refused as identifiers too: names and account names have no fixed form.
         return True, "is not a keyed pseudonym of at least 128 bits (22 or more of A-Z a-z 0-9 _ -)"
@@ -74,7 +81,7 @@ def code_fault(value: str, *, fin: bool = False) -> tuple[bool, str] | None:
     """Say why ``value`` cannot be a code: (looks like an identifier, what is wrong), or None if it can."""
     kind = identifier_kind(value, fin=fin)
     if kind is not None:
-        return True, f"looks like a {kind}"
+        return True, _looks_like(kind)
     if not _CODE.fullmatch(value):
         return False, "is not a code (1 to 128 of A-Z a-z 0-9 . _ : / -, first a letter or digit)"
     return None

@@ -16,8 +16,9 @@ TREND_POINTS = 60
 def overview(client: Client, catalogue: Catalogue, minutes: int, now: datetime | None = None) -> dict[str, Any]:
     """Figures of the last ``minutes`` minutes, the current one included, and counts since the beginning.
 
-    Times are UTC, ISO 8601. ``trend`` has :data:`TREND_POINTS` parts of the period, oldest first.
-    ``uses_per_second`` is the mean of the last two minutes, the current one as far as it has gone.
+    Times are UTC, ISO 8601. ``silent`` are the agencies without a use in the period. ``trend`` has
+    :data:`TREND_POINTS` parts of the period, oldest first. ``uses_per_second`` is the mean of the last two minutes,
+    the current one as far as it has gone.
 
     Raises:
         StoreError: ClickHouse is away.
@@ -35,7 +36,7 @@ def overview(client: Client, catalogue: Catalogue, minutes: int, now: datetime |
         )
     return {
         "generated_at": _iso(moment),
-        "data_as_of": _data_as_of(client),
+        "data_as_of": _data_as_of(client, moment),
         "period": {"start": _iso(start), "end": _iso(end), "minutes": minutes},
         "totals": counts(client)
         | {
@@ -46,6 +47,8 @@ def overview(client: Client, catalogue: Catalogue, minutes: int, now: datetime |
             "agencies_registered": len(catalogue.agencies),
         },
         "agencies": agencies,
+        "silent": _silent(client, catalogue, {item.agency for item in ranking}),
+        "catalogue": {"version": catalogue.version, "description": catalogue.description},
     }
 
 
@@ -58,16 +61,28 @@ class Cached:
 
     def overview(self, client: Client, catalogue: Catalogue, minutes: int) -> dict[str, Any]:
         """See :func:`overview`."""
-        made, answer = self._answers.get(minutes, (0.0, {}))
-        if not answer or time.monotonic() - made > self._seconds:
-            answer = overview(client, catalogue, minutes)
-            self._answers = {minutes: (time.monotonic(), answer)}
-        return answer
+        now = time.monotonic()
+        self._answers = {key: kept for key, kept in self._answers.items() if now - kept[0] <= self._seconds}
+        if minutes not in self._answers:
+            self._answers[minutes] = (time.monotonic(), overview(client, catalogue, minutes))
+        return self._answers[minutes][1]
 
 
-def _data_as_of(client: Client) -> str | None:
+def _data_as_of(client: Client, now: datetime) -> str | None:
+    """The latest event time, or now if an emitter's clock is ahead; from the parts' metadata, without a scan."""
     ((milliseconds,),) = client.query("SELECT toUnixTimestamp64Milli(max(time)) FROM ledger").rows
-    return _iso(datetime.fromtimestamp(milliseconds / 1000, UTC)) if milliseconds else None
+    return _iso(min(now, datetime.fromtimestamp(milliseconds / 1000, UTC))) if milliseconds else None
+
+
+def _silent(client: Client, catalogue: Catalogue, heard: set[str]) -> list[dict[str, Any]]:
+    """Agencies of the catalogue without a use in the period; when each was heard last, None for never."""
+    rows = client.query("SELECT agency, toUnixTimestamp(max(minute)) FROM minutes GROUP BY agency").rows
+    last = {agency: _iso(datetime.fromtimestamp(seconds, UTC)) for agency, seconds in rows}
+    return [
+        {"agency": agency.code, "name": msgspec.to_builtins(agency.name), "last_minute": last.get(agency.code)}
+        for agency in catalogue.agencies
+        if agency.code not in heard
+    ]
 
 
 def _rate(client: Client, now: datetime) -> float:

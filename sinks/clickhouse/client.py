@@ -96,8 +96,8 @@ def parse_url(url: str) -> Address:
     except ValueError as error:
         # Not the parser's words, which may quote a part of the password.
         raise SettingsError(
-            f"clickhouse.url {redacted_url(url)}: not a URL; write special characters in names and passwords with percent"
-            " signs, and the port as a number"
+            f"clickhouse.url {redacted_url(url)}: not a URL; write special characters in names and passwords with"
+            " percent signs, and the port as a number"
         ) from error
     if parts.scheme not in ("clickhouse", "clickhouses") or not parts.hostname:
         shown = redacted_url(url)

@@ -61,7 +61,10 @@ class EmbeddedClient:
         text = self._run(sql.rstrip().rstrip(";"), "JSONCompact", parameters)
         if not text.strip():
             return Rows((), (), [])
-        answer = json.loads(text)
+        try:
+            answer = json.loads(text)
+        except ValueError as error:
+            raise StoreError("chdb answers in another format than asked for; leave FORMAT out of the query") from error
         return Rows(
             tuple(column["name"] for column in answer["meta"]),
             tuple(column["type"] for column in answer["meta"]),

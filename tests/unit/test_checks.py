@@ -186,7 +186,7 @@ def test_an_identifier_as_user_is_refused_and_its_neighbours_are_not() -> None:
     found = faults({}, {"user": "5ABC1D2"}, {"user": ""}, {"user": "aysel@example.az"}, {})
     assert found == {
         1: (Reason.PERSONAL_IDENTIFIER, "data.user looks like a FIN code"),
-        3: (Reason.PERSONAL_IDENTIFIER, "data.user looks like a e-mail address"),
+        3: (Reason.PERSONAL_IDENTIFIER, "data.user looks like an e-mail address"),
     }
 
 

@@ -85,7 +85,7 @@ def test_white_space_and_the_form_of_numbers_are_kept() -> None:
 
 
 def test_a_repeated_key_does_not_hide_an_identifier_of_the_last() -> None:
-    assert mask(b'{"user":"x","user":"5ABC1D2"}') == (b'{"user":"x","user":"*******"}', True)
+    assert mask(b'{"user":"x","user":"5ABC1D2"}') == (b'{"user":"*","user":"*******"}', True)
 
 
 # Escapes
@@ -101,10 +101,15 @@ def test_text_in_utf_8_is_masked_byte_by_byte() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b'{"user":"5\\u0041BC1D2","x":1}', b'{"user":"M\\u0259mm\\u0259d"}', b'["a\\u0040b.az"]']
+    ("value", "expected"),
+    [
+        (b'{"user":"5\\u0041BC1D2","x":1}', b'{"user":"************","x":1}'),
+        (b'{"user":"M\\u0259mm\\u0259d"}', b'{"user":"****************"}'),
+        (b'["a\\u0040b.az"]', b'["***********"]'),
+    ],
 )
-def test_a_message_whose_identifier_is_written_with_other_escapes_is_masked_whole(value: bytes) -> None:
-    assert mask(value) == (b"*" * len(value), True)
+def test_an_identifier_written_with_other_escapes_is_masked_with_them(value: bytes, expected: bytes) -> None:
+    assert mask(value) == (expected, True)
 
 
 def test_an_identifier_written_once_plainly_and_once_with_escapes_is_not_left_over() -> None:
@@ -185,31 +190,26 @@ def test_a_masked_message_stays_json_of_the_same_shape(identifier: str, name: st
 # Known to fall short; each passes when it is mended.
 
 
-@pytest.mark.xfail(reason="the text of an identifier is replaced wherever it occurs", strict=False)
 @pytest.mark.parametrize("user", ["1", "true", "mia"])
 def test_a_short_user_does_not_spoil_other_fields(user: str) -> None:
     value = event(user=user, extra=True)
     assert mask(value) == (event(user=stars(user), extra=True), True)
 
 
-@pytest.mark.xfail(reason="the second occurrence is taken for one written with escapes", strict=False)
 def test_the_same_identifier_in_two_fields_leaves_the_rest_readable() -> None:
     value = event(user="aysel@example.az", sign_in="aysel@example.az")
     assert mask(value) == (event(user="*" * 16, sign_in="*" * 16), True)
 
 
-@pytest.mark.xfail(reason="numbers are not looked at", strict=False)
 @pytest.mark.parametrize("number", [994501234567, 4111111111111111])
 def test_an_identifier_sent_as_a_number_is_masked(number: int) -> None:
     assert str(number).encode() not in mask(event(user=number))[0]
 
 
-@pytest.mark.xfail(reason="names of fields are not looked at", strict=False)
 def test_an_identifier_as_the_name_of_a_field_is_masked() -> None:
     assert b"aysel@example.az" not in mask(b'{"aysel@example.az": 1}')[0]
 
 
-@pytest.mark.xfail(reason="no more than ten thousand values are looked at", strict=False)
 def test_identifiers_in_messages_of_many_values_are_masked() -> None:
     value = event(user="aysel@example.az", extra=list(range(20_000)))
     assert b"aysel@example.az" not in mask(value)[0]

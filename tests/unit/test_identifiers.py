@@ -77,6 +77,10 @@ DIGEST = hmac.digest(b"key", b"person", hashlib.sha256)
 IN_CODES = [(kind, value) for kind, value in KNOWN if kind != "FIN code"]
 
 
+def article(kind: str) -> str:
+    return "an" if kind[0] in "aei" else "a"
+
+
 @pytest.mark.parametrize(("kind", "value"), KNOWN)
 def test_each_kind_of_identifier_is_named(kind: str, value: str) -> None:
     assert identifier_kind(value) == kind
@@ -85,13 +89,13 @@ def test_each_kind_of_identifier_is_named(kind: str, value: str) -> None:
 
 @pytest.mark.parametrize(("kind", "value"), KNOWN)
 def test_an_identifier_is_no_pseudonym(kind: str, value: str) -> None:
-    assert pseudonym_fault(value) == (True, f"looks like a {kind}")
+    assert pseudonym_fault(value) == (True, f"looks like {article(kind)} {kind}")
 
 
 @pytest.mark.parametrize(("kind", "value"), IN_CODES)
 def test_an_identifier_is_no_code(kind: str, value: str) -> None:
-    assert code_fault(value) == (True, f"looks like a {kind}")
-    assert code_fault(value, fin=True) == (True, f"looks like a {kind}")
+    assert code_fault(value) == (True, f"looks like {article(kind)} {kind}")
+    assert code_fault(value, fin=True) == (True, f"looks like {article(kind)} {kind}")
 
 
 @pytest.mark.parametrize("value", FINS)
@@ -173,7 +177,7 @@ def test_of_many_pseudonyms_none_is_taken_for_an_identifier() -> None:
 
 @given(st.sampled_from(KNOWN), st.sampled_from(["", " ", "\t", "\n"]), st.sampled_from(["", " ", "\r\n"]))
 def test_white_space_around_an_identifier_does_not_hide_it(known: tuple[str, str], before: str, behind: str) -> None:
-    assert pseudonym_fault(before + known[1] + behind) == (True, f"looks like a {known[0]}")
+    assert pseudonym_fault(before + known[1] + behind) == (True, f"looks like {article(known[0])} {known[0]}")
 
 
 @given(st.text(max_size=40))

@@ -5,7 +5,10 @@ The settings come from the file and the environment (:mod:`pipeline.settings`); 
 """
 
 import asyncio
+import os
+import shutil
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -32,6 +35,24 @@ class XidmetApp(faust.App):
 
     positions: Ingest
     metrics: Metrics
+    page_server: WebServer
+    start_error: BaseException | None = None
+
+    async def on_start(self) -> None:
+        """Serve health and metrics first, then wait for the sink, and only then consume."""
+        await super().on_start()
+        try:
+            await self.page_server.start()
+            await self.positions.prepare()
+        except Exception as error:
+            self.start_error = error
+            raise
+
+    async def on_shutdown(self) -> None:
+        """Stop serving when all else has stopped."""
+        await super().on_shutdown()
+        await self.page_server.stop()
+        shutil.rmtree(self.conf.datadir, ignore_errors=True)
 
 
 def create_app(settings: Settings) -> XidmetApp:
@@ -63,7 +84,8 @@ def create_app(settings: Settings) -> XidmetApp:
         topic_allow_declare=False,
         topic_disable_leader=True,
         store="memory://",
-        datadir=tempfile.gettempdir(),
+        # Faust makes a directory of its own in it at start; there are no tables to keep there.
+        datadir=str(Path(tempfile.gettempdir()) / f"xidmet-{os.getpid()}"),
         web_enabled=False,
         autodiscover=False,
     )
@@ -83,19 +105,22 @@ def create_app(settings: Settings) -> XidmetApp:
     )
     app.positions = ingest
     app.metrics = metrics
+    app.page_server = WebServer(settings, catalogue, metrics, ingest)
     topic = app.topic(kafka.events_topic, schema=BatchSchema(), partitions=kafka.partitions)
 
     @app.agent(topic, name="ingest")
     async def fold_batches(batches: faust.StreamT[RecordBatch]) -> None:
         async for batch in batches:
-            await ingest.add(batch)
+            try:
+                await ingest.add(batch)
+            except Exception as error:
+                # Faust would start the agent again and go on with the next batch; this one would be lost.
+                await app.crash(error)
+                raise
 
     @app.service
     class IngestService(Service):
-        """Waits for the sink before the app consumes, flushes while it runs."""
-
-        async def on_start(self) -> None:
-            await ingest.prepare()
+        """Flushes while the app runs."""
 
         @Service.task
         async def _flush(self) -> None:
@@ -112,20 +137,6 @@ def create_app(settings: Settings) -> XidmetApp:
         async def _audit(self) -> None:
             async for _ in self.itertimer(settings.worker.audit_seconds, name="audit"):
                 await asyncio.get_running_loop().run_in_executor(None, audit_into, settings, metrics)
-
-    @app.service
-    class WebService(Service):
-        """The page, /metrics and the JSON behind the page."""
-
-        def __init__(self, **kwargs: Any) -> None:
-            super().__init__(**kwargs)
-            self._server = WebServer(settings, catalogue, metrics, ingest)
-
-        async def on_start(self) -> None:
-            await self._server.start()
-
-        async def on_stop(self) -> None:
-            await self._server.stop()
 
     return app
 

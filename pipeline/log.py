@@ -12,8 +12,8 @@ from pythonjsonlogger.json import JsonFormatter
 from pipeline.settings import LogSettings
 
 _QUIET = ("faust", "mode", "aiokafka", "aiohttp", "asyncio")
-# These log every failed attempt to connect, several lines each; the error that they raise says it once.
-_SILENT = ("kafka", "clickhouse_driver")
+# These log every failed attempt, with a stack; the error that they raise says it once.
+_SILENT = ("kafka", "clickhouse_driver", "faust.worker")
 
 
 def configure_logging(settings: LogSettings) -> None:

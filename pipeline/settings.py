@@ -63,7 +63,7 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     flush_seconds: Seconds = 0.5
     flush_events: Positive = 100_000
     max_pending_events: Positive = 400_000
-    audit_seconds: Seconds = 300.0
+    audit_seconds: Seconds = 900.0
 
 
 class WebSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -129,6 +129,9 @@ class Ingest:
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
         self._in_flight = 0
+        self._flushing = asyncio.Lock()
+        # The assignment whose folds must not be written any more; see flush().
+        self._spoiled: int | None = None
         self._last_error = ""
         self._last_flush_at = 0.0
         self._stopping = False
@@ -212,7 +215,9 @@ class Ingest:
                 self._seek(tp, fold.next_offset)
             return
         began = time.perf_counter()
+        spoiled, self._spoiled = self._spoiled, self._generation
         fold.add(batch)
+        self._spoiled = spoiled
         partition.high_water_mark = max(batch.high_water_mark, batch.next_offset)
         self._metrics.batch_folded(batch, time.perf_counter() - began)
         self._report(partition)
@@ -257,7 +262,17 @@ class Ingest:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what was folded since the last flush; returns when it is durable or no longer this worker's."""
+        """Write what was folded since the last flush; returns when it is durable or no longer this worker's.
+
+        Flushes follow one another. When one is given up or fails for an unknown reason, none may follow until the
+        partitions are assigned anew: the receipts of a later one would vouch for rows of the earlier one, which were
+        never written. The same holds after a fold that failed half-way.
+        """
+        async with self._flushing:
+            if self._spoiled != self._generation:
+                await self._flush()
+
+    async def _flush(self) -> None:
         generation = self._generation
         flush = Flush()
         for partition in self._partitions.values():
@@ -265,15 +280,21 @@ class Ingest:
         if not flush:
             return
         self._in_flight = flush.events
+        self._spoiled = generation
         began = time.perf_counter()
         try:
             while not await self._write(flush):
+                if self._stopping:
+                    return
                 await asyncio.sleep(self._retry_seconds)
-                if generation != self._generation or self._stopping:
+                if generation != self._generation:
+                    # The partitions are folded anew, from what the receipts say.
                     return
         finally:
             self._in_flight = 0
             self._written.set()
+        if self._spoiled == generation:
+            self._spoiled = None
         written_at = time.time()
         self._last_flush_at = written_at
         self._metrics.flush_written(flush, time.perf_counter() - began, written_at)
@@ -296,7 +317,7 @@ class Ingest:
         return True
 
     async def stop(self) -> None:
-        """Write what is left, once, and close the sink."""
+        """Write what is left, if the sink takes it at once, and close the sink."""
         self._stopping = True
         self._wanted.set()
         await self.flush()

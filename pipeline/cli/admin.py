@@ -17,7 +17,7 @@ def migrate_all(settings: Settings) -> dict[str, list[str]]:
     return {"migrations": schema.migrate(settings.clickhouse), "topics": create_topics(settings.kafka)}
 
 
-@click.command()
+@click.command(short_help="Create or update schema and topics.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @click.pass_context
 def migrate(context: click.Context, as_json: bool) -> None:
@@ -32,7 +32,7 @@ def migrate(context: click.Context, as_json: bool) -> None:
     click.echo(f"at {redacted_url(settings.clickhouse.url)} and {settings.kafka.bootstrap}", err=True)
 
 
-@click.command()
+@click.command(short_help="Check that everything is there; say what to do.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:

@@ -50,7 +50,7 @@ def _client(settings: Settings) -> Iterator[Client]:
         client.close()
 
 
-@click.command()
+@click.command(short_help="Rank agencies or services, with the change.")
 @click.option(
     "--period", type=Period(), default="24h", show_default=True, help="Length of the period: 15m, 24h, 7d, 4w."
 )
@@ -110,7 +110,7 @@ def top(
     print_rows(names, rows, as_json=False, title=title)
 
 
-@click.command()
+@click.command(short_help="Run SQL; the analysts' way in.")
 @click.argument("sql", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -127,7 +127,7 @@ def query(context: click.Context, sql: str | None, as_json: bool) -> None:
     print_rows(rows.names, rows.rows, as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Prove that the totals add up.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def audit(context: click.Context, as_json: bool) -> None:

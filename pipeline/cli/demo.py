@@ -25,7 +25,7 @@ from pipeline.runtime.demo import Demo, Summary, fetch_json
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-@click.command()
+@click.command(short_help="See it all work on this machine, every event accounted for.")
 @click.option("--seconds", type=click.FloatRange(1), help="End after so many seconds; default: Ctrl-C ends it.")
 @click.option("--rate", type=click.FloatRange(1, 20_000), default=300, show_default=True, help="Events per second.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the synthetic events.")

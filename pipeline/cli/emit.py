@@ -16,7 +16,7 @@ from pipeline.generator import Generator
 _TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 
-@click.command()
+@click.command(short_help="Write synthetic events as NDJSON.")
 @click.option("--count", type=click.IntRange(0), default=1000, show_default=True, help="Number of events.")
 @click.option("--from", "start", type=click.DateTime(_TIME_FORMATS), help="First moment, UTC; default a day ago.")
 @click.option("--until", "end", type=click.DateTime(_TIME_FORMATS), help="Last moment, UTC; default now.")
@@ -36,7 +36,7 @@ def generate(
         output.write(msgspec.json.encode(event) + b"\n")
 
 
-@click.command()
+@click.command(short_help="Send events from NDJSON to Kafka.")
 @click.argument("source", type=click.File("rb"), default="-")
 @click.option("--batch", type=click.IntRange(1), default=100, show_default=True, help="Events in a Kafka message.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")

@@ -1,14 +1,17 @@
 """``xidmet worker``."""
 
+import logging
 import sys
 
 import click
 
 from pipeline.cli.main import settings_of
-from pipeline.errors import XidmetError
+from pipeline.errors import SettingsError, XidmetError
+
+logger = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(short_help="Fold the log into ClickHouse; serve the page and /metrics.")
 @click.option("--migrate", is_flag=True, help="Create the schema and the topics first, if they are missing.")
 @click.pass_context
 def worker(context: click.Context, migrate: bool) -> None:
@@ -28,5 +31,7 @@ def worker(context: click.Context, migrate: bool) -> None:
     if error is not None:
         if isinstance(error, XidmetError):
             raise error
-        click.echo(f"xidmet: the worker stopped: {type(error).__name__}: {error}", err=True)
+        if isinstance(error, OSError):
+            raise SettingsError(f"the worker's address web.host, web.port: {error}") from error
+        logger.critical("the worker stopped", exc_info=error)
         sys.exit(1)

@@ -102,7 +102,14 @@ class Demo:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Broker and worker, ready; stopped at the end, whatever happens."""
+        """Broker and worker, ready; stopped at the end, whatever happens.
+
+        Raises:
+            StoreError: the directory was used before, or the worker does not start.
+            BrokerError: the broker does not start.
+        """
+        if self._store_directory.exists():
+            raise StoreError(f"{self._store_directory} holds an earlier demonstration; name another directory")
         with EmbeddedBroker(self._directory / "broker.log") as broker:
             self.bootstrap = broker.bootstrap
             self._start_worker()
@@ -195,7 +202,9 @@ class Demo:
 
     def _start_worker(self) -> None:
         port = _free_port(self._settings.web.port)
-        flags = {
+        tree = msgspec.to_builtins(self._settings)
+        flags = {f"{section}.{key}": value for section, values in tree.items() for key, value in values.items()}
+        flags |= {
             "kafka.bootstrap": self.bootstrap,
             "kafka.session_timeout_seconds": _SESSION_SECONDS,
             "clickhouse.url": f"chdb:{self._store_directory}",

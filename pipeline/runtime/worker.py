@@ -37,8 +37,8 @@ def run_worker(app: faust.App) -> BaseException | None:
 
 
 def _reason(worker: faust.Worker, app: faust.App) -> BaseException | None:
-    for service in (app, worker):
-        reason = getattr(service, "_crash_reason", None) or getattr(service, "crash_reason", None)
+    """What ended the worker: Faust itself only says that it ended."""
+    for reason in (getattr(app, "start_error", None), app.crash_reason, worker.crash_reason):
         if isinstance(reason, BaseException):
             return reason
     return None

@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 MAX_MINUTES = 7 * 24 * 60
 # Of a statement as ClickHouse formats it.
+_LOOPBACK = ("127.", "::1", "localhost")
 _READING = ("SELECT", "WITH", "SHOW", "DESCRIBE", "EXISTS", "EXPLAIN")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _STATIC_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -57,6 +58,7 @@ class WebServer:
         self._metrics = metrics
         self._source = source
         self._directory = parse_url(settings.clickhouse.url).directory
+        self._serves_sql = bool(self._directory) and settings.web.host.startswith(_LOOPBACK)
         self._endpoint: Endpoint | None = None
         self._client: Client | None = None
         self._cached = Cached()
@@ -77,7 +79,7 @@ class WebServer:
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
-        if self._directory:
+        if self._serves_sql:
             app.router.add_post("/api/sql", self._sql)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -85,7 +87,7 @@ class WebServer:
         await site.start()
         port = self._runner.addresses[0][1]
         logger.info("page and metrics are served", extra={"url": f"http://{self._settings.web.host}:{port}/"})
-        if self._directory:
+        if self._serves_sql:
             self._endpoint = write_endpoint(self._directory, f"http://{self._settings.web.host}:{port}")
 
     async def stop(self) -> None:

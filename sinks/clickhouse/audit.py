@@ -28,9 +28,9 @@ class Finding(Struct, frozen=True):
 class AuditReport:
     """What the audit saw. Correct totals have no findings.
 
-    ``repeats`` are accepted events whose id was accepted before, farther back than the fold's memory: minutes count
-    them again, the ledger does not. ``in_flight`` are open segments that were being written during the audit, whose
-    minutes could not be compared.
+    ``repeats`` are accepted events whose id was accepted before, in another partition or farther back than the fold's
+    memory: minutes count them again, the ledger does not. ``in_flight`` are open segments that were being written
+    during the audit, whose minutes could not be compared.
     """
 
     segments: int = 0

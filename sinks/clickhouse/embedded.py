@@ -63,13 +63,11 @@ class EmbeddedClient:
             return Rows((), (), [])
         try:
             answer = json.loads(text)
-        except ValueError as error:
-            raise StoreError("chdb answers in another format than asked for; leave FORMAT out of the query") from error
-        return Rows(
-            tuple(column["name"] for column in answer["meta"]),
-            tuple(column["type"] for column in answer["meta"]),
-            [tuple(row) for row in answer["data"]],
-        )
+            names, types = (tuple(column[name] for column in answer["meta"]) for name in ("name", "type"))
+            # Slicing fails for rows that are no lists, as in other forms of JSON that the query may have asked for.
+            return Rows(names, types, [tuple(row[:]) for row in answer["data"]])
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError("write one statement, without FORMAT: the answer comes in a form of its own") from error
 
     def execute(self, sql: str) -> None:
         """See :class:`~sinks.clickhouse.client.Client`."""

@@ -4,7 +4,7 @@ The answers of the page and of ``xidmet top``. Percentiles are read from merged 
 estimated by uniqCombined64, within about 1 % (and exactly for small numbers), by the documentation of ClickHouse.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -103,12 +103,6 @@ def counts(client: Client) -> dict[str, int]:
         " sum(duplicates) AS duplicates, sum(arraySum(mapValues(rejected))) AS rejected FROM receipts FINAL"
     ).dicts()
     return {name: int(value) for name, value in rows[0].items()}
-
-
-def latest_minute(client: Client) -> datetime | None:
-    """Start of the newest minute that has uses, or None."""
-    ((seconds,),) = client.query("SELECT toUnixTimestamp(max(minute)) FROM minutes").rows
-    return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
 def last_period(length: timedelta, now: datetime) -> tuple[datetime, datetime]:

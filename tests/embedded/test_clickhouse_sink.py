@@ -57,3 +57,11 @@ def test_closing_twice_gives_back_one_user_only(store: ClickHouseSettings) -> No
         other.close()
         other.close()
         assert client.query("SELECT 1 AS one").one() == (1,)
+
+
+@pytest.mark.parametrize("end", [" FORMAT CSV", " FORMAT JSON", " FORMAT JSONEachRow", "; SELECT 2"])
+def test_an_answer_in_another_form_is_a_store_error(store: ClickHouseSettings, end: str) -> None:
+    with connected(store) as client:
+        with pytest.raises(StoreError, match="without FORMAT"):
+            client.query("SELECT 1 AS one" + end)
+        assert client.query("SELECT 1 AS one").one() == (1,)

@@ -15,7 +15,9 @@ from kafka import KafkaConsumer, KafkaProducer
 from pipeline.catalogue import Catalogue, demonstration_catalogue
 from pipeline.contract.reasons import Reason
 from pipeline.emitter import Emitter
+from pipeline.errors import LogMismatchError
 from pipeline.generator.spoiled import spoiled
+from sinks.clickhouse.client import connect
 from tests.support import ClickHouseServer, KafkaServer
 from tests.support.pipeline_run import PipelineRun, events
 from tests.support.skipping import need_program
@@ -273,8 +275,8 @@ def test_imported_records_of_x_road_go_through_the_whole_pipeline(pipeline: Pipe
     pipeline.run("import", "xroad", str(source))
     pipeline.wait_for_events(400)
     rows = pipeline.query(
-        "SELECT agency, service, count(), countIf(outcome = 'failure'), min(duration_ms), max(duration_ms), any(consumer)"
-        " FROM events GROUP BY agency, service ORDER BY service"
+        "SELECT agency, service, count(), countIf(outcome = 'failure'), min(duration_ms), max(duration_ms),"
+        " any(consumer) FROM events GROUP BY agency, service ORDER BY service"
     )
     assert rows == [
         ("AZ/GOV/200", "getIncome", 50, 10, 50, 50, "AZ/GOV/100/portal"),
@@ -282,3 +284,24 @@ def test_imported_records_of_x_road_go_through_the_whole_pipeline(pipeline: Pipe
     ]
     report = pipeline.audit()
     assert (report.findings, report.ledger) == ([], 200)
+
+
+def test_a_log_that_is_shorter_than_the_receipts_stops_the_worker(pipeline: PipelineRun) -> None:
+    """A broker that lost its tail, for instance by an unclean election, must not be counted on top of what it had."""
+    worker = pipeline.start_worker()
+    emit(pipeline, 500, seed=1, batch=1)
+    pipeline.wait_for_events(500)
+    worker.terminate()
+    assert worker.wait(30) == 0
+    client = connect(pipeline.settings.clickhouse)
+    try:
+        # As if more had been read than the log holds now.
+        client.execute(
+            "INSERT INTO receipts SELECT * REPLACE (next_offset + 100000 AS next_offset, true AS closed,"
+            " (next_offset + 100000) * 2 + 1 AS version) FROM receipts FINAL"
+        )
+    finally:
+        client.close()
+    worker = pipeline.start_worker()
+    assert worker.wait(60) == LogMismatchError.exit_code
+    assert "truncated or replaced" in pipeline.logs()

@@ -12,13 +12,13 @@ COMMENT 'Catalogues by version, as the workers used them';
 
 CREATE VIEW IF NOT EXISTS agencies AS
 SELECT
-    JSONExtractString(agency, 'code') AS agency,
-    JSONExtractString(agency, 'name', 'az') AS name_az,
-    JSONExtractString(agency, 'name', 'en') AS name_en,
-    JSONExtractString(agency, 'name', 'ru') AS name_ru,
-    length(JSONExtractArrayRaw(agency, 'services')) AS services
+    JSONExtractString(agency_json, 'code') AS agency,
+    JSONExtractString(agency_json, 'name', 'az') AS name_az,
+    JSONExtractString(agency_json, 'name', 'en') AS name_en,
+    JSONExtractString(agency_json, 'name', 'ru') AS name_ru,
+    length(JSONExtractArrayRaw(agency_json, 'services')) AS services
 FROM (SELECT content FROM catalogues ORDER BY version DESC LIMIT 1)
-ARRAY JOIN JSONExtractArrayRaw(content, 'agencies') AS agency;
+ARRAY JOIN JSONExtractArrayRaw(content, 'agencies') AS agency_json;
 
 CREATE VIEW IF NOT EXISTS services AS
 SELECT

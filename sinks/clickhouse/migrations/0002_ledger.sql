@@ -4,7 +4,7 @@ CREATE TABLE IF NOT EXISTS ledger
 (
     agency LowCardinality(String) COMMENT 'Catalogue code of the agency',
     service LowCardinality(String) COMMENT 'Catalogue code of the service',
-    time_ms Int64 EPHEMERAL,
+    time_ms Int64 EPHEMERAL COMMENT 'For inserting only: time in Unix milliseconds',
     time DateTime64(3, 'UTC') DEFAULT fromUnixTimestamp64Milli(time_ms, 'UTC') COMMENT 'When it happened, as the agency said' CODEC(Delta, ZSTD(1)),
     event_hash UInt64 COMMENT 'XXH3-64 of source, NUL and id: the identity of the event',
     event_id String COMMENT 'CloudEvents id' CODEC(ZSTD(1)),

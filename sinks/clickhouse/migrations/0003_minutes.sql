@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS minutes
     events UInt64 COMMENT 'Uses, or stages entered',
     duration_ms_sum UInt64 COMMENT 'Sum of the durations in milliseconds',
     histogram Map(Int16, UInt64) COMMENT 'Durations: bucket to count; bucket i holds (g^(i-1), g^i] ms, g = 1.01/0.99; -1 holds 0',
-    user_hashes Array(UInt64) EPHEMERAL,
+    user_hashes Array(UInt64) EPHEMERAL COMMENT 'For inserting only: hashes of the distinct users',
     users AggregateFunction(uniqCombined64, UInt64) DEFAULT arrayReduce('uniqCombined64State', user_hashes) COMMENT 'State of distinct users'
 )
 ENGINE = ReplacingMergeTree(next_offset)

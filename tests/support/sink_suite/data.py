@@ -199,7 +199,7 @@ def minute(event: Event) -> int:
 
 def duration(event: Event) -> int:
     """Whole milliseconds, halves up."""
-    return math.floor(event["data"]["duration_ms"] + 0.5)
+    return math.floor(float(event["data"]["duration_ms"]) + 0.5)
 
 
 def is_use(event: Event) -> bool:

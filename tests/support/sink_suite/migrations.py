@@ -20,7 +20,7 @@ INTERNAL = {"coordinates", "migrations"}
 
 def kinds(client: Client) -> dict[str, str]:
     found = client.query("SELECT name, engine FROM system.tables WHERE database = currentDatabase()").rows
-    return dict(found)  # type: ignore[arg-type]
+    return dict(found)
 
 
 def note(client: Client, number: int, name: str, checksum: str) -> None:

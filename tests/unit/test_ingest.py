@@ -1,0 +1,263 @@
+"""The ingest with a sink that fails, blocks and comes back: what is written, in which order, and what never is."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from pipeline.catalogue import Catalogue
+from pipeline.errors import SchemaError, StoreError
+from pipeline.fold.flush import Flush
+from pipeline.fold.records import LogPartition
+from pipeline.fold.resume import ResumePoint
+from pipeline.fold.rules import Rules
+from pipeline.settings import FoldSettings, WorkerSettings
+from sinks.prometheus import Metrics
+from streams.ingest import Ingest
+from tests.support.fold_model import BASE_MS, CATALOGUE, Item, LogRecord, Store, batch_of
+
+TOPIC = "usage.events"
+TP0 = TP(TOPIC, 0)
+LOG = LogPartition(TOPIC, "id-of-topic", 0)
+RULES = Rules.of(FoldSettings(segment_records=10, max_ahead_seconds=1_000_000), catalogue_version=1)
+
+
+@dataclass
+class FakeSink:
+    """Writes to a model of the tables. ``broken`` fails writes, ``gate`` holds them up."""
+
+    store: Store = field(default_factory=Store)
+    broken: bool = False
+    gate: threading.Event | None = None
+    tries: list[int] = field(default_factory=list)
+    markers: list[LogPartition] = field(default_factory=list)
+    unfit: Exception | None = None
+
+    def prepare(self) -> None:
+        if self.unfit is not None:
+            raise self.unfit
+
+    def resume(self, log_starts: Mapping[TP, int], next_rules: Rules) -> dict[TP, ResumePoint]:
+        if self.broken:
+            raise StoreError("away")
+        opened = {r.segment: r.rules for (log, _), r in self.store.receipts.items() if log == LOG and not r.closed}
+        ends = [r.next_offset for (log, _), r in self.store.receipts.items() if log == LOG]
+        return {tp: ResumePoint(LOG, min(opened) if opened else max(ends, default=0), opened) for tp in log_starts}
+
+    def catalogue(self, version: int) -> Catalogue:
+        return CATALOGUE
+
+    def write(self, flush: Flush) -> None:
+        self.tries.append(id(flush))
+        if self.gate is not None:
+            assert self.gate.wait(30)
+        if self.broken:
+            raise StoreError("away")
+        self.store.apply(flush)
+
+    def want_segment_end(self, log: LogPartition, rules: Rules) -> None:
+        self.markers.append(log)
+
+    def close(self) -> None:
+        pass
+
+
+def ingest_of(sink: FakeSink, seeks: list[tuple[TP, int]] | None = None, **settings: Any) -> Ingest:
+    found: list[tuple[TP, int]] = [] if seeks is None else seeks
+    return Ingest(
+        sink,
+        CATALOGUE,
+        RULES,
+        WorkerSettings(**{"flush_seconds": 3_600.0, **settings}),
+        0.01,
+        Metrics(["a1", "a2"]),
+        lambda tp, offset: found.append((tp, offset)),
+    )
+
+
+def batch(start: int, stop: int) -> Any:
+    return batch_of(LOG, [LogRecord(n, BASE_MS, (Item(n),)) for n in range(start, stop)], start, stop)
+
+
+async def eventually(condition: Any) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_what_was_folded_is_written_and_durable() -> None:
+    sink = FakeSink()
+    ingest = ingest_of(sink)
+    assert await ingest.load({TP0: 0}) == {TP0: 0}
+    await ingest.add(batch(0, 4))
+    assert ingest.durable() == {}
+    await ingest.flush()
+    assert ingest.durable() == {TP0: 4}
+    assert len(sink.store.ledger) == 4
+    await ingest.stop()
+
+
+async def test_a_failed_flush_is_tried_again_with_the_same_content() -> None:
+    sink = FakeSink(broken=False)
+    ingest = ingest_of(sink)
+    await ingest.load({TP0: 0})
+    await ingest.add(batch(0, 4))
+    sink.broken = True
+    flushing = asyncio.create_task(ingest.flush())
+    await eventually(lambda: len(sink.tries) >= 3)
+    assert ingest.status().last_error
+    await ingest.add(batch(4, 6))
+    sink.broken = False
+    await flushing
+    assert len(set(sink.tries)) == 1
+    assert len(sink.store.ledger) == 4
+    await ingest.stop()
+    assert len(sink.store.ledger) == 6
+    assert ingest.status().last_error == ""
+
+
+async def test_nothing_is_written_after_a_flush_that_was_given_up() -> None:
+    """Else the receipts of the later flush would vouch for rows of the earlier one that were never written."""
+    sink = FakeSink()
+    ingest = ingest_of(sink)
+    await ingest.load({TP0: 0})
+    await ingest.add(batch(0, 8))
+    sink.broken = True
+    flushing = asyncio.create_task(ingest.flush())
+    await eventually(lambda: sink.tries)
+    await ingest.add(batch(8, 15))
+    stopping = asyncio.create_task(ingest.stop())
+    await flushing
+    sink.broken = False
+    await stopping
+    assert sink.store.receipts == {}
+    assert sink.store.ledger == {}
+    successor = ingest_of(sink)
+    assert await successor.load({TP0: 0}) == {TP0: 0}
+    await successor.add(batch(0, 15))
+    await successor.stop()
+    assert len(sink.store.ledger) == 15
+    sink.store.check_receipts()
+
+
+async def test_an_assignment_ends_the_retries_for_the_one_before() -> None:
+    sink = FakeSink()
+    ingest = ingest_of(sink)
+    await ingest.load({TP0: 0})
+    await ingest.add(batch(0, 4))
+    sink.broken = True
+    flushing = asyncio.create_task(ingest.flush())
+    await eventually(lambda: sink.tries)
+    loading = asyncio.create_task(ingest.load({TP0: 0}))
+    await flushing
+    sink.broken = False
+    assert await loading == {TP0: 0}
+    await ingest.add(batch(0, 4))
+    await ingest.stop()
+    assert len(sink.store.ledger) == 4
+
+
+async def test_too_much_unwritten_makes_the_agent_wait() -> None:
+    sink = FakeSink(gate=threading.Event())
+    ingest = ingest_of(sink, flush_events=5, max_pending_events=8)
+    running = asyncio.create_task(ingest.run())
+    await ingest.load({TP0: 0})
+    await ingest.add(batch(0, 6))
+    await eventually(lambda: sink.tries)
+    adding = asyncio.create_task(ingest.add(batch(6, 12)))
+    await asyncio.sleep(0)
+    assert not adding.done()
+    assert ingest.pending_events == 12
+    assert sink.gate is not None
+    sink.gate.set()
+    await asyncio.wait_for(adding, 30)
+    await ingest.stop()
+    await running
+    assert len(sink.store.ledger) == 12
+
+
+async def test_records_that_were_missed_are_fetched_again_and_repeated_ones_dropped() -> None:
+    seeks: list[tuple[TP, int]] = []
+    ingest = ingest_of(FakeSink(), seeks)
+    await ingest.load({TP0: 0})
+    await ingest.add(batch(0, 3))
+    await ingest.add(batch(5, 7))
+    assert seeks == [(TP0, 3)]
+    await ingest.add(batch(0, 3))
+    assert seeks == [(TP0, 3)]
+    await ingest.add(batch(3, 7))
+    assert ingest.status().partitions[0]["position"] == 7
+    await ingest.stop()
+
+
+async def test_batches_of_a_partition_that_is_no_longer_assigned_are_dropped() -> None:
+    ingest = ingest_of(FakeSink())
+    await ingest.load({})
+    await ingest.add(batch(0, 3))
+    assert ingest.pending_events == 0
+    await ingest.stop()
+
+
+async def test_an_open_segment_under_other_rules_is_asked_to_end() -> None:
+    sink = FakeSink()
+    old = Rules.of(FoldSettings(segment_records=7, max_ahead_seconds=1_000_000), catalogue_version=1)
+    fold = sink.store.resume(LOG, old)
+    fold.add(batch(0, 2))
+    sink.store.apply(fold.take())
+    ingest = ingest_of(sink)
+    await ingest.load({TP0: 0})
+    assert sink.markers == [LOG]
+    await ingest.add(batch(0, 9))
+    await ingest.stop()
+    assert sorted(receipt.next_offset for receipt in sink.store.receipts.values()) == [7, 9]
+
+
+async def test_a_sink_that_is_away_is_waited_for_and_one_that_does_not_fit_is_an_error() -> None:
+    sink = FakeSink(unfit=StoreError("away"))
+    ingest = ingest_of(sink)
+    waiting = asyncio.create_task(ingest.prepare())
+    await eventually(lambda: ingest.status().last_error == "away")
+    sink.unfit = None
+    await waiting
+    assert ingest.status().last_error == ""
+    other = ingest_of(FakeSink(unfit=SchemaError("too old")))
+    with pytest.raises(SchemaError, match="too old"):
+        await other.prepare()
+
+
+async def test_nothing_is_written_after_an_error_that_nobody_expected() -> None:
+    sink = FakeSink()
+    ingest = ingest_of(sink)
+    await ingest.load({TP0: 0})
+    await ingest.add(batch(0, 8))
+    failure = ZeroDivisionError("a fault of the program")
+
+    def fail(flush: Flush) -> None:
+        raise failure
+
+    write, sink.write = sink.write, fail  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        await ingest.flush()
+    sink.write = write  # type: ignore[method-assign]
+    await ingest.add(batch(8, 12))
+    await ingest.flush()
+    assert sink.store.receipts == {}
+    assert await ingest.load({TP0: 0}) == {TP0: 0}
+    await ingest.add(batch(0, 12))
+    await ingest.stop()
+    assert len(sink.store.ledger) == 12
+
+
+async def test_nothing_is_written_after_a_fold_that_failed_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = FakeSink()
+    ingest = ingest_of(sink)
+    await ingest.load({TP0: 0})
+    monkeypatch.setattr("pipeline.fold.fold.user_hashes", lambda users: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await ingest.add(batch(0, 8))
+    await ingest.stop()
+    assert sink.store.receipts == {}

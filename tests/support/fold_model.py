@@ -6,7 +6,7 @@ segment rule only as prose says it.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -156,7 +156,7 @@ class Store:
     def apply(self, flush: Flush, steps: int = len(STEPS)) -> None:
         """The first ``steps`` steps of a flush: a worker that dies in between does no more."""
         logs = {receipt.log.partition: receipt.log for receipt in [*flush.openings, *flush.receipts]}
-        todo = [
+        todo: list[Callable[[], None]] = [
             lambda: self._receipts(flush.openings),
             lambda: self.letters.update((item.log, item.offset, item.batch_index) for item in flush.rejects),
             lambda: self._ledger(flush),

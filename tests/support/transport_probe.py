@@ -54,7 +54,7 @@ def main(bootstrap: str, topic_name: str, group: str, session: str, positions: s
         autodiscover=False,
     )
     probe = Probe(json.loads(positions))
-    app.positions = probe
+    app.positions = probe  # type: ignore[attr-defined]
     topic = app.topic(topic_name, schema=BatchSchema())
 
     @app.agent(topic)

@@ -33,6 +33,10 @@ const TEXTS = {
     usesInPeriod: "Uses",
     peopleInPeriod: "Unique people",
     reporting: "Agencies reporting",
+    silent: "Agencies without a use in the period",
+    heard: "last heard {time}",
+    never: "never heard",
+    catalogue: "Catalogue version {version}.",
     rejected: "Events rejected",
     duplicates: "Duplicates dropped",
     ofEvents: "{share} of {events} events since the beginning",
@@ -109,6 +113,10 @@ const TEXTS = {
     usesInPeriod: "İstifadə sayı",
     peopleInPeriod: "Fərqli şəxslər",
     reporting: "Məlumat verən qurumlar",
+    silent: "Dövrdə istifadəsi olmayan qurumlar",
+    heard: "son məlumat {time}",
+    never: "heç vaxt məlumat verməyib",
+    catalogue: "Kataloqun {version}-ci versiyası.",
     rejected: "Rədd edilmiş hadisələr",
     duplicates: "Atılmış təkrarlar",
     ofEvents: "başlanğıcdan bəri {events} hadisənin {share}-i",
@@ -185,6 +193,10 @@ const TEXTS = {
     usesInPeriod: "Использований",
     peopleInPeriod: "Уникальных людей",
     reporting: "Ведомства с данными",
+    silent: "Ведомства без использований за период",
+    heard: "последние данные {time}",
+    never: "данных не было",
+    catalogue: "Версия каталога: {version}.",
     rejected: "Отклонено событий",
     duplicates: "Отброшено повторов",
     ofEvents: "{share} из {events} событий с начала учёта",
@@ -387,6 +399,22 @@ function showFigures() {
     const words = { share: percent(totals[name] / totals.events, 2), events: number(totals.events) };
     put($(`${name}-note`), totals.events ? text("ofEvents", words) : text("sinceBeginning"));
   }
+}
+
+// Which agencies nothing is heard of is for people to judge: some are used once a week.
+function showSilent() {
+  const { silent, catalogue } = state.answer;
+  $("silent").hidden = silent.length === 0;
+  const words = silent.map((item) => {
+    const moment = item.last_minute ? new Date(item.last_minute) : null;
+    const heard = moment ? text("heard", { time: `${day(moment)} ${clock(moment, false)}` }) : text("never");
+    return `${item.name[state.language] ?? item.name.en} (${heard})`;
+  });
+  const list = $("silent-agencies");
+  while (list.children.length > words.length) list.lastElementChild.remove();
+  while (list.children.length < words.length) list.append(document.createElement("li"));
+  words.forEach((line, place) => put(list.children[place], line));
+  put($("catalogue"), `${text("catalogue", { version: catalogue.version })} ${catalogue.description}`);
 }
 
 function showTime() {
@@ -628,6 +656,7 @@ function show() {
   showEmpty();
   if (state.answer) {
     showFigures();
+    showSilent();
     showRanking();
   }
   showFailure();

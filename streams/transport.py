@@ -56,8 +56,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Offset up to which each partition was handed on, or sought to. Touched in the consumer thread only.
+        # Offset up to which each partition was handed on, or sought to, since the assignment that was sought for.
+        # Touched in the consumer thread only.
         self._reached: dict[TP, int] = {}
+        self._sought: Any = None
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -66,6 +68,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
+        assignment = consumer._subscription.subscription.assignment
+        if assignment is not self._sought:
+            self._sought = assignment
+            self._reached = {}
         self._reached.update(partitions)
         await super()._seek_wait(consumer, partitions)
 
@@ -78,7 +84,14 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     ) -> Any:
         fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
         # No await between the fetch and the reading of positions: a seek in between would make a false range.
-        batches = {tp: [self._batch(consumer, tp, records)] for tp, records in fetched.items() if records}
+        if consumer._subscription.subscription.assignment is not self._sought:
+            # Assigned anew, and not sought yet: aiokafka has begun at the committed offsets, which mean nothing here.
+            return {}
+        batches = {
+            tp: [self._batch(consumer, tp, records)]
+            for tp, records in fetched.items()
+            if records and tp in self._reached
+        }
         for tp, (batch,) in batches.items():
             if batch.offsets[0] > batch.start_offset:
                 batches[tp] = await self._without_truncated(consumer, tp, batch)
@@ -86,7 +99,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _batch(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP, records: list[Any]) -> RecordBatch:
         first = records[0].offset
-        start = self._reached.get(tp, first)
+        start = self._reached[tp]
         if first < start:
             raise LogMismatchError(
                 f"{tp.topic}[{tp.partition}]: read up to offset {start}, but the log goes on at {first}. It was"

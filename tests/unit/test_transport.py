@@ -1,0 +1,108 @@
+"""What the consumer thread makes of fetched records, with a fake consumer; brokers are in test_transport elsewhere."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from pipeline.errors import LogMismatchError
+from streams.transport import BatchConsumerThread
+
+TP0, TP1 = TP("usage.events", 0), TP("usage.events", 1)
+
+
+@dataclass
+class FakeConsumer:
+    """Positions and the first offsets that the log still has, as aiokafka keeps them."""
+
+    positions: dict[TP, int]
+    log_starts: dict[TP, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.assign()
+
+    def assign(self) -> None:
+        state = SimpleNamespace(state_value=lambda tp: SimpleNamespace(position=self.positions[tp]))
+        self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=state))
+
+    def highwater(self, tp: TP) -> int:
+        return 1_000
+
+    async def beginning_offsets(self, tps: list[TP]) -> dict[TP, int]:
+        return {tp: self.log_starts.get(tp, 0) for tp in tps}
+
+
+def record(offset: int) -> Any:
+    return SimpleNamespace(offset=offset, timestamp=offset, key=None, value=b"{}", headers=())
+
+
+@pytest.fixture
+def thread(monkeypatch: pytest.MonkeyPatch) -> BatchConsumerThread:
+    """A thread object that was never started; fetches answer with ``thread.fetched``, seeks do nothing."""
+    made = BatchConsumerThread.__new__(BatchConsumerThread)
+    made._reached, made._sought = {}, None
+
+    async def fetch(self: Any, *_: Any) -> Any:
+        return self.fetched
+
+    async def seek(self: Any, *_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", seek)
+    return made
+
+
+async def fetch(thread: Any, consumer: FakeConsumer, fetched: dict[TP, list[Any]]) -> Any:
+    thread.fetched = fetched
+    return await thread._fetch_records(consumer, set(fetched))
+
+
+async def test_a_batch_covers_from_where_the_last_one_ended_to_the_position(thread: BatchConsumerThread) -> None:
+    consumer = FakeConsumer({TP0: 13})
+    await thread._seek_wait(consumer, {TP0: 10})
+    batches = await fetch(thread, consumer, {TP0: [record(10), record(11)]})
+    assert [(batch.start_offset, batch.next_offset, batch.offsets) for batch in batches[TP0]] == [(10, 13, [10, 11])]
+    consumer.positions[TP0] = 15
+    batches = await fetch(thread, consumer, {TP0: [record(14)]})
+    assert [(batch.start_offset, batch.next_offset, batch.truncated) for batch in batches[TP0]] == [(13, 15, False)]
+
+
+async def test_nothing_is_handed_on_between_an_assignment_and_its_seek(thread: BatchConsumerThread) -> None:
+    """aiokafka begins at the committed offsets then; as a hole in front of them they would be counted as folded."""
+    consumer = FakeConsumer({TP0: 11})
+    await thread._seek_wait(consumer, {TP0: 10})
+    assert await fetch(thread, consumer, {TP0: [record(10)]})
+    consumer.assign()
+    consumer.positions[TP0] = 501
+    assert await fetch(thread, consumer, {TP0: [record(500)]}) == {}
+    consumer.positions[TP0] = 1
+    assert await fetch(thread, consumer, {TP0: [record(0)]}) == {}
+    await thread._seek_wait(consumer, {TP0: 5})
+    consumer.positions[TP0] = 6
+    (batch,) = (await fetch(thread, consumer, {TP0: [record(5)]}))[TP0]
+    assert (batch.start_offset, batch.next_offset) == (5, 6)
+
+
+async def test_a_partition_that_was_not_sought_is_left_out(thread: BatchConsumerThread) -> None:
+    consumer = FakeConsumer({TP0: 1, TP1: 1})
+    await thread._seek_wait(consumer, {TP0: 0})
+    assert set(await fetch(thread, consumer, {TP0: [record(0)], TP1: [record(0)]})) == {TP0}
+
+
+async def test_deleted_offsets_are_told_apart_from_holes(thread: BatchConsumerThread) -> None:
+    consumer = FakeConsumer({TP0: 21}, log_starts={TP0: 18})
+    await thread._seek_wait(consumer, {TP0: 10})
+    deleted, rest = (await fetch(thread, consumer, {TP0: [record(20)]}))[TP0]
+    assert (deleted.truncated, deleted.start_offset, deleted.next_offset, len(deleted)) == (True, 10, 18, 0)
+    assert (rest.truncated, rest.start_offset, rest.next_offset) == (False, 18, 21)
+
+
+async def test_a_log_that_goes_on_before_what_was_read_is_an_error(thread: BatchConsumerThread) -> None:
+    consumer = FakeConsumer({TP0: 4})
+    await thread._seek_wait(consumer, {TP0: 10})
+    with pytest.raises(LogMismatchError, match=r"usage.events\[0\]: read up to offset 10, but the log goes on at 3"):
+        await fetch(thread, consumer, {TP0: [record(3)]})

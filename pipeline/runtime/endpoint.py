@@ -84,10 +84,18 @@ class WorkerClient:
 
 
 def open_client(settings: ClickHouseSettings) -> Client:
-    """A client for reading: of the server, of the chdb directory, or of the worker that has that directory open."""
+    """A client for reading: of the server, of the chdb directory, or of the worker that has that directory open.
+
+    Raises:
+        StoreError: there is no such directory; a question must not make one.
+    """
     directory = parse_url(settings.url).directory
     endpoint = find_endpoint(directory) if directory else None
-    return WorkerClient(endpoint) if endpoint else connect(settings)
+    if endpoint is not None:
+        return WorkerClient(endpoint)
+    if directory and not Path(directory).exists():
+        raise StoreError(f"there is no database at {Path(directory).absolute()}; run xidmet migrate or start a worker")
+    return connect(settings)
 
 
 def _ask(endpoint: Endpoint, path: str, question: Question, timeout: float = 60.0) -> Any:

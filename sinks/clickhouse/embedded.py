@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,8 @@ from sinks.clickhouse.client import INSERT_SETTINGS, Address, Column, Parameters
 
 # Values of parameters are parsed as in a tab-separated file.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0"})
+OPEN_SECONDS = 10.0
+
 _ARROW_TYPES = {
     "String": "string",
     "Bool": "bool_",
@@ -43,13 +46,7 @@ class EmbeddedClient:
             if cls._session is not None and cls._directory != directory:
                 raise StoreError(f"chdb serves {cls._directory} in this process; {directory} needs one of its own")
             if cls._session is None:
-                directory.mkdir(parents=True, exist_ok=True)
-                try:
-                    cls._session = Session(str(directory))
-                except Exception as error:
-                    raise StoreError(
-                        f"chdb cannot open {directory}: {_first_line(error)}; another process may be using it"
-                    ) from error
+                cls._session = _open(Session, directory)
                 cls._directory = directory
                 self._run(f"CREATE DATABASE IF NOT EXISTS {address.database}", "TSV")
                 self._run(f"USE {address.database}", "TSV")
@@ -120,6 +117,21 @@ class EmbeddedClient:
         """What a statement answered before it failed would else stand before the answer to the next one."""
         with contextlib.suppress(Exception):
             EmbeddedClient._session.query("SELECT 1", "TSV")
+
+
+def _open(session: Any, directory: Path) -> Any:
+    """Open the directory; a command that only has a quick question may hold it for a moment."""
+    directory.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + OPEN_SECONDS
+    while True:
+        try:
+            return session(str(directory))
+        except Exception as error:
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"chdb cannot open {directory}: {_first_line(error)}; another process may be using it"
+                ) from error
+        time.sleep(0.1)
 
 
 def _arrow(pyarrow: Any, column: Column) -> Any:

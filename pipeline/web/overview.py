@@ -16,9 +16,9 @@ TREND_POINTS = 60
 def overview(client: Client, catalogue: Catalogue, minutes: int, now: datetime | None = None) -> dict[str, Any]:
     """Figures of the last ``minutes`` minutes, the current one included, and counts since the beginning.
 
-    Times are UTC, ISO 8601. ``silent`` are the agencies without a use in the period. ``trend`` has
+    Times are UTC, ISO 8601. ``silent`` are the agencies that sent nothing in the period. ``trend`` has
     :data:`TREND_POINTS` parts of the period, oldest first. ``uses_per_second`` is the mean of the last two minutes,
-    the current one as far as it has gone.
+    the current one as far as it has gone, or since the first event of all.
 
     Raises:
         StoreError: ClickHouse is away.
@@ -34,20 +34,23 @@ def overview(client: Client, catalogue: Catalogue, minutes: int, now: datetime |
         agencies.append(
             msgspec.to_builtins(item) | {"name": names, "trend": trend.get(item.agency, [0] * TREND_POINTS)}
         )
+    reach = _first_and_last(client)
+    silent = _silent(client, catalogue, start)
     return {
         "generated_at": _iso(moment),
-        "data_as_of": _data_as_of(client, moment),
+        # An emitter's clock may be ahead.
+        "data_as_of": _iso(min(moment, reach[1])) if reach else None,
         "period": {"start": _iso(start), "end": _iso(end), "minutes": minutes},
         "totals": counts(client)
         | {
             "uses": sum(item.uses for item in ranking),
             "people": people(client, start, end),
-            "uses_per_second": _rate(client, moment),
-            "agencies_reporting": len(ranking),
+            "uses_per_second": _rate(client, reach[0], moment) if reach else 0.0,
+            "agencies_reporting": len(catalogue.agencies) - len(silent),
             "agencies_registered": len(catalogue.agencies),
         },
         "agencies": agencies,
-        "silent": _silent(client, catalogue, {item.agency for item in ranking}),
+        "silent": silent,
         "catalogue": {"version": catalogue.version, "description": catalogue.description},
     }
 
@@ -68,30 +71,37 @@ class Cached:
         return self._answers[minutes][1]
 
 
-def _data_as_of(client: Client, now: datetime) -> str | None:
-    """The latest event time, or now if an emitter's clock is ahead; from the parts' metadata, without a scan."""
-    ((milliseconds,),) = client.query("SELECT toUnixTimestamp64Milli(max(time)) FROM ledger").rows
-    return _iso(min(now, datetime.fromtimestamp(milliseconds / 1000, UTC))) if milliseconds else None
+def _first_and_last(client: Client) -> tuple[datetime, datetime] | None:
+    """The earliest and the latest event time, from the parts' metadata, without a scan; None without events."""
+    ((rows, first, last),) = client.query(
+        "SELECT count(), toUnixTimestamp64Milli(min(time)), toUnixTimestamp64Milli(max(time)) FROM ledger"
+    ).rows
+    return (datetime.fromtimestamp(first / 1000, UTC), datetime.fromtimestamp(last / 1000, UTC)) if rows else None
 
 
-def _silent(client: Client, catalogue: Catalogue, heard: set[str]) -> list[dict[str, Any]]:
-    """Agencies of the catalogue without a use in the period; when each was heard last, None for never."""
+def _silent(client: Client, catalogue: Catalogue, since: datetime) -> list[dict[str, Any]]:
+    """Agencies of the catalogue that sent nothing since then; when each was heard last, None for never."""
     rows = client.query("SELECT agency, toUnixTimestamp(max(minute)) FROM minutes GROUP BY agency").rows
-    last = {agency: _iso(datetime.fromtimestamp(seconds, UTC)) for agency, seconds in rows}
+    last = {agency: datetime.fromtimestamp(seconds, UTC) for agency, seconds in rows}
     return [
-        {"agency": agency.code, "name": msgspec.to_builtins(agency.name), "last_minute": last.get(agency.code)}
+        {
+            "agency": agency.code,
+            "name": msgspec.to_builtins(agency.name),
+            "last_minute": _iso(last[agency.code]) if agency.code in last else None,
+        }
         for agency in catalogue.agencies
-        if agency.code not in heard
+        if agency.code not in last or last[agency.code] < since
     ]
 
 
-def _rate(client: Client, now: datetime) -> float:
+def _rate(client: Client, first: datetime, now: datetime) -> float:
+    """Uses per second since the start of the last minute, or since the first event if that came later."""
     since = now.replace(second=0, microsecond=0) - timedelta(minutes=1)
     ((uses,),) = client.query(
         "SELECT sum(events) FROM minutes FINAL WHERE stage = '' AND minute >= toDateTime({since:Int64}, 'UTC')",
         {"since": int(since.timestamp())},
     ).rows
-    return float(uses) / (now - since).total_seconds()
+    return float(uses) / max(1.0, (now - max(since, first)).total_seconds())
 
 
 def _iso(moment: datetime) -> str:

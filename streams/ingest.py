@@ -19,8 +19,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 from faust.types import TP
 
@@ -29,57 +29,14 @@ from pipeline.errors import BrokerError, StoreError
 from pipeline.fold.flush import Flush
 from pipeline.fold.fold import PartitionFold
 from pipeline.fold.memory import Memory
-from pipeline.fold.records import LogPartition, RecordBatch
+from pipeline.fold.records import RecordBatch
 from pipeline.fold.resume import ResumePoint
 from pipeline.fold.rules import Rules
 from pipeline.settings import WorkerSettings
+from streams.interfaces import IngestMetrics, ResultSink, Status
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
-
-
-class ResultSink(Protocol):
-    """Where results go and positions come from. Calls block; they are made from one thread."""
-
-    def prepare(self) -> None:
-        """Check that everything is there. Called before anything else, again after a StoreError or BrokerError."""
-
-    def resume(self, log_starts: Mapping[TP, int], next_rules: Rules) -> dict[TP, ResumePoint]:
-        """Where each partition goes on; also writes what is needed for that."""
-
-    def catalogue(self, version: int) -> Catalogue:
-        """A catalogue that a receipt names."""
-
-    def write(self, flush: Flush) -> None:
-        """Steps 2 to 5 of the protocol. May be repeated with the same flush."""
-
-    def want_segment_end(self, log: LogPartition, rules: Rules) -> None:
-        """Ask, through the log, that the open segment of a partition ends, because new rules wait."""
-
-    def close(self) -> None:
-        """Give connections back."""
-
-
-class IngestMetrics(Protocol):
-    """What the ingest reports."""
-
-    def batch_folded(self, batch: RecordBatch, seconds: float) -> None:
-        """A batch was folded."""
-
-    def flush_written(self, flush: Flush, seconds: float, written_at: float) -> None:
-        """A flush is durable, at Unix time ``written_at``."""
-
-    def flush_failed(self, error: Exception) -> None:
-        """A flush failed and will be tried again."""
-
-    def pending(self, events: int) -> None:
-        """Events folded and not yet written."""
-
-    def progress(self, log: LogPartition, position: int, durable: int | None, high_water_mark: int) -> None:
-        """Offsets of a partition."""
-
-    def revoked(self, log: LogPartition) -> None:
-        """A partition is no longer this worker's."""
 
 
 @dataclass(slots=True)
@@ -87,17 +44,6 @@ class _Partition:
     fold: PartitionFold
     high_water_mark: int = 0
     durable: int | None = None
-
-
-@dataclass(slots=True)
-class Status:
-    """The state of the worker, for people: see ``/healthz`` and the page."""
-
-    assigned: int = 0
-    pending_events: int = 0
-    last_error: str = ""
-    last_flush_at: float = 0.0
-    partitions: list[dict[str, int | str | None]] = field(default_factory=list)
 
 
 class Ingest:

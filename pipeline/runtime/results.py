@@ -20,7 +20,7 @@ from streams.topics import topic_ids, write_marker
 
 
 class Results:
-    """Implements :class:`streams.ingest.ResultSink`. Calls block; all from one thread."""
+    """Implements :class:`streams.interfaces.ResultSink`. Calls block; all from one thread."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self._settings = settings

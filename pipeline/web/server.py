@@ -20,7 +20,7 @@ from pipeline.settings import Settings
 from pipeline.web.overview import Cached
 from sinks.clickhouse.client import Client, Rows, connect, parse_url
 from sinks.prometheus import Metrics
-from streams.ingest import Status
+from streams.interfaces import Status
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

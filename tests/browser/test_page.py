@@ -623,7 +623,7 @@ class _State:
     error = ""
 
     def status(self) -> Any:
-        from streams.ingest import Status
+        from streams.interfaces import Status
 
         return Status(assigned=1, last_error=self.error)
 

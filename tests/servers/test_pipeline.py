@@ -19,6 +19,7 @@ from pipeline.errors import LogMismatchError
 from pipeline.generator.spoiled import spoiled
 from sinks.clickhouse.client import connect
 from tests.support import ClickHouseServer, KafkaServer
+from tests.support.keeping import kept_alive
 from tests.support.pipeline_run import PipelineRun, events
 from tests.support.skipping import need_program
 from tests.support.waiting import wait_until
@@ -42,8 +43,16 @@ def emit(run: PipelineRun, count: int, seed: int, batch: int = 20) -> None:
         emitter.flush()
 
 
-def test_what_is_sent_is_counted_once_whatever_happens_to_the_workers(pipeline: PipelineRun) -> None:
+def test_what_is_sent_is_counted_once_whatever_happens_to_the_workers(
+    pipeline: PipelineRun, clickhouse_server: ClickHouseServer
+) -> None:
     """A join, a kill, a stall beyond the session time-out (a zombie with a batch in hand), a graceful leave."""
+    with kept_alive(clickhouse_server):
+        come_and_go(pipeline)
+        pipeline.assert_equal_to_log()
+
+
+def come_and_go(pipeline: PipelineRun) -> None:
     first = pipeline.start_worker()
     emit(pipeline, 8_000, seed=1)
     pipeline.wait_for_events(1)
@@ -62,7 +71,6 @@ def test_what_is_sent_is_counted_once_whatever_happens_to_the_workers(pipeline: 
     third.terminate()
     assert third.wait(30) == 0
     emit(pipeline, 4_000, seed=6)
-    pipeline.assert_equal_to_log()
 
 
 def test_a_clickhouse_that_dies_and_returns_loses_nothing(

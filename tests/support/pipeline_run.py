@@ -7,23 +7,25 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.catalogue import demonstration_catalogue
+from pipeline.errors import StoreError
 from pipeline.generator import Generator
 from pipeline.settings import Settings, load_settings
 from sinks.clickhouse.audit import AuditReport, audit
-from sinks.clickhouse.client import connect
+from sinks.clickhouse.client import Client, connect
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT_SECONDS = 90.0
+T = TypeVar("T")
 
 
 class PipelineRun:
@@ -93,35 +95,41 @@ class PipelineRun:
         )
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Ask ClickHouse, through a connection of its own."""
-        client = connect(self.settings.clickhouse)
-        try:
-            return client.query(sql).rows
-        finally:
-            client.close()
+        """Ask ClickHouse, through a connection of its own; waits for one that is just being started again."""
+        return self._ask(lambda client: client.query(sql).rows)
 
     def wait_for_events(self, count: int, seconds: float = COUNT_SECONDS) -> None:
         """Wait until the receipts account for so many events."""
-        client = connect(self.settings.clickhouse)
         try:
             wait_until(
-                lambda: client.query("SELECT sum(events) FROM segments").rows[0][0] >= count,
+                lambda: self.query("SELECT sum(events) FROM segments")[0][0] >= count,
                 seconds,
                 f"{count} events in the receipts",
                 every=0.1,
             )
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.logs()}") from None
-        finally:
-            client.close()
 
     def audit(self) -> AuditReport:
         """The audit, now."""
-        client = connect(self.settings.clickhouse)
-        try:
-            return audit(client)
-        finally:
-            client.close()
+        return self._ask(audit)
+
+    def _ask(self, question: Callable[[Client], T]) -> T:
+        answers: list[T] = []
+
+        def ask() -> bool:
+            client = connect(self.settings.clickhouse)
+            try:
+                answers.append(question(client))
+            except StoreError as error:
+                if "does not answer" not in str(error):
+                    raise
+            finally:
+                client.close()
+            return bool(answers)
+
+        wait_until(ask, 30.0, "ClickHouse to answer")
+        return answers[0]
 
     def count_log(self) -> tuple[int, Counter[tuple[str, str]]]:
         """All events on the topic, and the distinct ones by agency and service, with a plain consumer and json."""

@@ -13,17 +13,22 @@ driver:
    shorter than what was read of it before stops the worker.
 """
 
+import asyncio
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
 import aiokafka
 import faust
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
 from pipeline.errors import LogMismatchError
 from pipeline.fold.records import RecordBatch
+
+logger = logging.getLogger(__name__)
 
 
 class Positions(Protocol):
@@ -147,6 +152,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 class Consumer(driver.Consumer):
     """Consumer of record batches. Acknowledgements are not counted: what is durable is known to the authority."""
 
+    def on_init(self) -> None:
+        """Prepare what is this class's own; called by Faust."""
+        super().on_init()
+        self._seeking: set[asyncio.Future[None]] = set()
+
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -176,13 +186,27 @@ class Consumer(driver.Consumer):
         )
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek all assigned partitions to where the authority says; Faust calls this at every assignment."""
-        assigned = self.assignment()
-        starts = await self._thread.earliest_offsets(*assigned) if assigned else {}
-        positions = await self._positions.load({TP(*tp): offset for tp, offset in starts.items()})
-        if positions:
-            await self._thread.seek_wait(positions)
-        return positions
+        """Begin to seek all assigned partitions to where the authority says; Faust calls this at every assignment.
+
+        Faust bounds its wait by the request time-out and cancels what takes longer; the authority may have to wait much
+        longer for ClickHouse. So nobody waits: until the seek is done, the thread hands nothing on.
+        """
+        seeking = asyncio.ensure_future(self._load_and_seek())
+        self._seeking.add(seeking)
+        seeking.add_done_callback(self._seeking.discard)
+        return {}
+
+    async def _load_and_seek(self) -> None:
+        try:
+            assigned = self.assignment()
+            starts = await self._thread.earliest_offsets(*assigned) if assigned else {}
+            positions = await self._positions.load({TP(*tp): offset for tp, offset in starts.items()})
+            if positions:
+                await self._thread.seek_wait(positions)
+        except IllegalStateError:
+            logger.info("assigned anew before the seek; the seek for that assignment is under way")
+        except Exception as error:
+            await self.crash(error)
 
     def ack(self, message: Message) -> bool:
         """Mark a batch as handled by the agent. That says nothing about its results; see ``Positions.durable``."""

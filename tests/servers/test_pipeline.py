@@ -1,9 +1,11 @@
 """The whole pipeline on real Kafka and a real ClickHouse server, with processes that come, go, stall and die."""
 
 import json
+import re
 import signal
 import subprocess
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +89,48 @@ def test_a_clickhouse_that_dies_and_returns_loses_nothing(
     wait_until(lambda: ready(page), 60, "the worker to be ready again")
     pipeline.assert_equal_to_log()
     assert worker.poll() is None
+
+
+def test_a_rebalance_while_clickhouse_is_away_outlasts_every_time_out(
+    pipeline: PipelineRun, clickhouse_server: ClickHouseServer
+) -> None:
+    """Faust bounds the handling of an assignment by the request time-out; ClickHouse may be away for longer."""
+    pipeline.flags["kafka.request_timeout_seconds"] = 3
+    pipeline.start_worker()
+    page = f"http://127.0.0.1:{pipeline.flags['web.port']}"
+    leaving = pipeline.start_worker()
+    wait_until(lambda: status(page)["assigned"] == 2, 60, "the workers to share the partitions")
+    emit(pipeline, 2_000, seed=1)
+    pipeline.wait_for_events(2_000)
+    clickhouse_server.kill()
+    leaving.kill()
+    emit(pipeline, 2_000, seed=2)
+    wait_until(lambda: status(page)["assigned"] == 0, 60, "the assignment of all partitions to begin")
+    # A try every 0.2 seconds at least: ten seconds and more, while Faust's time-out is six, the session time-out.
+    tries = failures(page) + 50
+    wait_until(lambda: failures(page) >= tries, 120, "fifty more tries to read the positions")
+    clickhouse_server.start()
+    pipeline.assert_equal_to_log()
+    assert pipeline.audit().accepted == 4_000
+
+
+def status(page: str) -> dict[str, Any]:
+    """The worker's status; nothing assigned as long as it does not listen."""
+    from pipeline.runtime.demo import fetch_json
+
+    try:
+        answer: dict[str, Any] = fetch_json(page + "/api/status")
+    except OSError:
+        return {"assigned": -1}
+    return answer
+
+
+def failures(page: str) -> float:
+    with urllib.request.urlopen(page + "/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    found = re.search(r"^xidmet_flush_failures_total (\S+)$", text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
 
 
 def ready(page: str) -> bool:

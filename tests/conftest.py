@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # The servers' modules import Kafka and ClickHouse clients, which tests without servers should not wait for.
 if TYPE_CHECKING:
@@ -19,6 +21,11 @@ TopicName = Callable[..., str]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # How long an example takes says something about the machine, not about the code.
+    # Continuous integration tries the same examples each time; everybody else finds new ones.
+    fixed = os.environ.get("CI") == "true"
+    settings.register_profile("xidmet", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=fixed)
+    settings.load_profile("xidmet")
     # kafka-python reads its message schemas in a way that is deprecated in Python 3.11 and 3.12 and no longer in 3.13.
     for function in ("open_text", "read_text"):
         config.addinivalue_line("filterwarnings", f"ignore:{function} is deprecated:DeprecationWarning")

@@ -21,8 +21,8 @@ _PHONE: Final = re.compile(
 _FIN: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{7}")
 # Shorter than any pseudonym, so that whoever looks at pseudonyms only for other forms finds the same.
 _DOCUMENT: Final = re.compile(r"(?:AZE|AA|MYI|DYI|[CP])[\s-]{0,3}(?:No?|\u2116)?[\s-]{0,3}\d{6,9}", re.IGNORECASE)
-# 32 hexadecimal digits are 128 bits, not an account: no country with a code of A to F has accounts of that length.
-_IBAN: Final = re.compile(r"(?![0-9A-F]{32}\Z)[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
+# 32 to 34 hexadecimal digits are a digest, not an account: no country with a code of A to F has accounts that long.
+_IBAN: Final = re.compile(r"(?![0-9A-F]{32,34}\Z)[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
 # First digits of the international card brands and of the national ones around (ISO/IEC 7812): without them, one in
 # ten numbers of that length would pass for a card.
 _CARD: Final = re.compile(r"(?:[3-6]|2[2-7]|9792)\d{12,18}")

@@ -49,7 +49,7 @@ class ClickHouseServer(ServerProcess):
     """
 
     name: ClassVar[str] = "clickhouse"
-    start_seconds: ClassVar[float] = 30.0
+    start_seconds: ClassVar[float] = 90.0
 
     def __init__(self, directory: Path | None = None, memory_bytes: int = 4 * 1024**3) -> None:
         """``memory_bytes`` bounds what all queries and caches together may take."""

@@ -8,7 +8,7 @@ import re
 import uuid
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.contract.events import CODE_PATTERN, PSEUDONYM_PATTERN
@@ -158,6 +158,7 @@ def test_a_pseudonym_is_accepted(value: str) -> None:
 
 
 @given(st.binary(min_size=16, max_size=64))
+@example(seed=b"\x00\x00\x00\x00\x00\x00\x02\x06\x03\x10\x14]{\x997\xd4\xe3")  # DA07..., as an IBAN might begin
 def test_keyed_digests_of_at_least_128_bits_are_accepted_in_every_usual_encoding(seed: bytes) -> None:
     digest = hashlib.blake2b(seed, digest_size=len(seed)).digest()
     for text in (digest.hex(), digest.hex().upper(), base64.urlsafe_b64encode(digest).rstrip(b"=").decode()):

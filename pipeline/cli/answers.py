@@ -1,9 +1,8 @@
 """``xidmet top``, ``xidmet query`` and ``xidmet audit``: questions to ClickHouse, wherever the settings say it is."""
 
-import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
@@ -11,19 +10,16 @@ import click
 import msgspec
 
 from pipeline.catalogue import load_catalogue
-from pipeline.cli.main import settings_of
+from pipeline.cli.main import MOMENT, settings_of
 from pipeline.cli.output import print_json, print_rows
 from pipeline.errors import AuditError
 from pipeline.runtime.endpoint import open_client
-from pipeline.settings import Settings
 from sinks.clickhouse.audit import audit as run_audit
-from sinks.clickhouse.client import Client
 from sinks.clickhouse.popularity import By, Metric, last_period
 from sinks.clickhouse.popularity import top as run_top
 
 _PERIOD = re.compile(r"([0-9]{1,4})(m|h|d|w)")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 
 class Period(click.ParamType):
@@ -41,21 +37,12 @@ class Period(click.ParamType):
         return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-@contextlib.contextmanager
-def _client(settings: Settings) -> Iterator[Client]:
-    client = open_client(settings.clickhouse)
-    try:
-        yield client
-    finally:
-        client.close()
-
-
 @click.command(short_help="Rank agencies or services, with the change.")
 @click.option(
     "--period", type=Period(), default="24h", show_default=True, help="Length of the period: 15m, 24h, 7d, 4w."
 )
-@click.option("--from", "start", type=click.DateTime(_TIME_FORMATS), help="Start of the period, UTC.")
-@click.option("--until", "end", type=click.DateTime(_TIME_FORMATS), help="End of the period, UTC; default now.")
+@click.option("--from", "start", type=MOMENT, help="Start of the period, UTC.")
+@click.option("--until", "end", type=MOMENT, help="End of the period, UTC; default now.")
 @click.option("--by", type=click.Choice(get_args(By)), default="agency", show_default=True, help="What is ranked.")
 @click.option("--metric", type=click.Choice(get_args(Metric)), default="uses", show_default=True, help="Ranked by.")
 @click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="Length of the list.")
@@ -85,7 +72,7 @@ def top(
         first = start.replace(tzinfo=UTC) if start else last - period
     if first >= last:
         raise click.UsageError("the period ends before it starts")
-    with _client(settings) as client:
+    with closing(open_client(settings.clickhouse)) as client:
         ranking = run_top(client, first, last, by, metric)[:limit]
     if as_json:
         print_json({"from": first, "until": last, "by": by, "metric": metric, "ranking": ranking})
@@ -122,7 +109,7 @@ def query(context: click.Context, sql: str | None, as_json: bool) -> None:
     text = sql if sql and sql != "-" else sys.stdin.read()
     if not text.strip():
         raise click.UsageError("no SQL given")
-    with _client(settings_of(context)) as client:
+    with closing(open_client(settings_of(context).clickhouse)) as client:
         rows = client.query(text.strip().rstrip(";"))
     print_rows(rows.names, rows.rows, as_json=as_json)
 
@@ -132,7 +119,7 @@ def query(context: click.Context, sql: str | None, as_json: bool) -> None:
 @click.pass_context
 def audit(context: click.Context, as_json: bool) -> None:
     """Check receipts, coordinates, minutes and ledger against each other; exit code 10 if they do not add up."""
-    with _client(settings_of(context)) as client:
+    with closing(open_client(settings_of(context).clickhouse)) as client:
         report = run_audit(client)
     if as_json:
         print_json(report)

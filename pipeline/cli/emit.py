@@ -8,18 +8,16 @@ import click
 import msgspec
 
 from pipeline.catalogue import load_catalogue
-from pipeline.cli.main import settings_of
+from pipeline.cli.main import MOMENT, settings_of
 from pipeline.cli.output import print_json
 from pipeline.emitter import Emitter
 from pipeline.generator import Generator
 
-_TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
-
 
 @click.command(short_help="Write synthetic events as NDJSON.")
 @click.option("--count", type=click.IntRange(0), default=1000, show_default=True, help="Number of events.")
-@click.option("--from", "start", type=click.DateTime(_TIME_FORMATS), help="First moment, UTC; default a day ago.")
-@click.option("--until", "end", type=click.DateTime(_TIME_FORMATS), help="Last moment, UTC; default now.")
+@click.option("--from", "start", type=MOMENT, help="First moment, UTC; default a day ago.")
+@click.option("--until", "end", type=MOMENT, help="Last moment, UTC; default now.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed and period, same events.")
 @click.option("-o", "--output", type=click.File("wb"), default="-", help="File; default standard output.")
 @click.pass_context

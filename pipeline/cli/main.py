@@ -9,6 +9,9 @@ from pipeline.errors import XidmetError
 from pipeline.log import configure_logging
 from pipeline.settings import Settings, load_settings
 
+MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+"""The type of options that name a moment; commands read it as UTC."""
+
 _COMMANDS = {
     "demo": "pipeline.cli.demo:demo",
     "worker": "pipeline.cli.worker:worker",

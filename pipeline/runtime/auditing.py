@@ -1,6 +1,7 @@
 """The worker's own audit, now and then: what it finds is a metric and a line in the log."""
 
 import logging
+from contextlib import closing
 
 from pipeline.errors import StoreError
 from pipeline.settings import Settings
@@ -14,11 +15,8 @@ logger = logging.getLogger(__name__)
 def audit_into(settings: Settings, metrics: Metrics) -> None:
     """Audit on a connection of its own and set the metric; a ClickHouse that is away leaves it as it was. Blocks."""
     try:
-        client = connect(settings.clickhouse)
-        try:
+        with closing(connect(settings.clickhouse)) as client:
             report = audit(client)
-        finally:
-            client.close()
     except StoreError as error:
         logger.warning("the audit was not possible", extra={"error": str(error)})
         return

@@ -4,6 +4,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from msgspec import Struct
@@ -67,11 +68,8 @@ def _topic(settings: Settings, topic: str) -> str:
 
 
 def _clickhouse(settings: Settings) -> str:
-    client = open_client(settings.clickhouse)
-    try:
+    with closing(open_client(settings.clickhouse)) as client:
         ((version,),) = client.query("SELECT version()").rows
-    finally:
-        client.close()
     if tuple(int(part) for part in version.split(".")[:2]) < MIN_CLICKHOUSE:
         oldest = ".".join(map(str, MIN_CLICKHOUSE))
         raise XidmetError(f"ClickHouse is {version}; this program is made for {oldest} or newer: upgrade it")
@@ -79,22 +77,16 @@ def _clickhouse(settings: Settings) -> str:
 
 
 def _schema(settings: Settings) -> str:
-    client = open_client(settings.clickhouse)
-    try:
+    with closing(open_client(settings.clickhouse)) as client:
         require_schema(client, settings.clickhouse)
-    finally:
-        client.close()
     return "as this version needs it"
 
 
 def _clock(settings: Settings) -> str:
-    client = open_client(settings.clickhouse)
-    try:
+    with closing(open_client(settings.clickhouse)) as client:
         before = time.time()
         ((there,),) = client.query("SELECT toUnixTimestamp64Milli(now64(3)) / 1000").rows
         skew = abs(float(there) - (before + time.time()) / 2)
-    finally:
-        client.close()
     if skew > MAX_CLOCK_SKEW_SECONDS:
         raise XidmetError(f"the clocks here and at ClickHouse differ by {skew:.1f} s; run NTP on both")
     return f"{skew * 1000:.0f} ms from ClickHouse's"

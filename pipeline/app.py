@@ -8,6 +8,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import faust
 from faust.types import TP
 from mode import Service
 
-from pipeline.catalogue import load_catalogue
+from pipeline.catalogue import Catalogue, load_catalogue
 from pipeline.fold.records import RecordBatch
 from pipeline.fold.rules import Rules
 from pipeline.runtime.auditing import audit_into
@@ -24,6 +25,7 @@ from pipeline.settings import Settings, load_settings
 from pipeline.web.server import WebServer
 from sinks.prometheus import Metrics
 from streams.ingest import Ingest
+from streams.interfaces import ResultSink
 from streams.transport import BatchSchema
 
 # Batches, not events, that may wait between the fetcher and the agent for each partition.
@@ -55,8 +57,12 @@ class XidmetApp(faust.App):
         shutil.rmtree(self.conf.datadir, ignore_errors=True)
 
 
-def create_app(settings: Settings) -> XidmetApp:
+def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], ResultSink] = Results) -> XidmetApp:
     """Build the application; nothing is connected before it starts.
+
+    Args:
+        settings: all of them.
+        sink_of: makes the sink for results; another one than the usual is for tests that let it fail.
 
     Raises:
         CatalogueError: the catalogue file is not valid.
@@ -95,7 +101,7 @@ def create_app(settings: Settings) -> XidmetApp:
         return asyncio.ensure_future(app.consumer.seek_wait({tp: offset}))
 
     ingest = Ingest(
-        Results(settings, catalogue),
+        sink_of(settings, catalogue),
         catalogue,
         Rules.of(settings.fold, catalogue.version),
         settings.worker,

@@ -48,7 +48,7 @@ class ClickHouseSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class FoldSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the log is cut and what is refused. A change takes effect with the next segment of each partition."""
+    """How the log is cut and what is refused. A change takes effect after a marker in each partition."""
 
     segment_records: Positive = 50_000
     segment_bytes: Positive = 16_777_216

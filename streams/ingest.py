@@ -32,11 +32,15 @@ from pipeline.fold.memory import Memory
 from pipeline.fold.records import RecordBatch
 from pipeline.fold.resume import ResumePoint
 from pipeline.fold.rules import Rules
+from pipeline.fold.segment import wanted_rules
 from pipeline.settings import WorkerSettings
 from streams.interfaces import IngestMetrics, ResultSink, Status
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
+
+# Anybody may write markers that ask for nonsense; so many are remembered so as not to ask for them again.
+_REFUSED_RULES = 1_000
 
 
 @dataclass(slots=True)
@@ -65,6 +69,8 @@ class Ingest:
         self._sink = sink
         self._catalogues = {catalogue.version: catalogue}
         self._rules = rules
+        self._known_rules = {rules.to_json(): rules}
+        self._refused_rules: set[str] = set()
         self._settings = settings
         self._retry_seconds = retry_seconds
         self._metrics = metrics
@@ -97,14 +103,16 @@ class Ingest:
         if generation != self._generation:
             return {}
         for tp, point in resumed.items():
-            rules = point.opened.get(point.start, self._rules)
+            inherited = point.inherited or self._rules
+            rules = point.opened.get(point.start, inherited)
             fold = PartitionFold(
                 point.log,
                 point.start,
                 point.opened,
-                self._rules,
+                inherited,
                 self._catalogues,
                 Memory(point.memory, rules.memory_segments),
+                self._known_rules,
             )
             self._partitions[tp] = _Partition(fold, high_water_mark=point.start)
         self._written.set()
@@ -131,22 +139,53 @@ class Ingest:
     def _resume_now(self, log_starts: dict[TP, int]) -> dict[TP, ResumePoint]:
         resumed = self._sink.resume(log_starts, self._rules)
         for point in resumed.values():
-            for rules in point.opened.values():
-                if rules.catalogue_version not in self._catalogues:
-                    self._catalogues[rules.catalogue_version] = self._sink.catalogue(rules.catalogue_version)
-            if any(rules != self._rules for rules in point.opened.values()):
+            for rules in [*point.opened.values(), *([point.inherited] if point.inherited else [])]:
+                self._need_catalogue(rules)
+            if point.in_force not in (None, self._rules):
                 logger.warning(
-                    "an open segment keeps the rules it was opened with; it is asked to end so that the new ones apply",
+                    "other rules are in force; a marker is written, after which those of this worker apply",
                     extra={"partition": point.log.partition, "segment": point.start},
                 )
                 self._sink.want_segment_end(point.log, self._rules)
         return resumed
+
+    def _need_catalogue(self, rules: Rules) -> None:
+        if rules.catalogue_version not in self._catalogues:
+            self._catalogues[rules.catalogue_version] = self._sink.catalogue(rules.catalogue_version)
+
+    async def _learn_rules(self, batch: RecordBatch) -> bool:
+        """Look up what markers in the batch ask for and was not met before; False if assigned anew meanwhile."""
+        generation = self._generation
+        for text in wanted_rules(batch) - self._known_rules.keys() - self._refused_rules:
+            while True:
+                try:
+                    await self._in_thread(self._learn_rules_now, text)
+                    break
+                except (StoreError, BrokerError) as error:
+                    self._failed(error, "the rules that a marker asks for cannot be read; trying again")
+                    await asyncio.sleep(self._retry_seconds)
+                if generation != self._generation:
+                    return False
+        return True
+
+    def _learn_rules_now(self, text: str) -> None:
+        rules = self._sink.known_rules(text)
+        if rules is None:
+            logger.warning("a marker asks for rules that no worker ever had; it only ends its segment")
+            if len(self._refused_rules) >= _REFUSED_RULES:
+                self._refused_rules.clear()
+            self._refused_rules.add(text)
+            return
+        self._need_catalogue(rules)
+        self._known_rules[text] = rules
 
     # Batches, from the agent
 
     async def add(self, batch: RecordBatch) -> None:
         """Fold one batch; waits while too much is unwritten."""
         tp = TP(batch.topic, batch.partition)
+        if not await self._learn_rules(batch):
+            return
         partition = self._partitions.get(tp)
         if partition is None:
             return
@@ -191,7 +230,7 @@ class Ingest:
         """
         while not self._prepared and not self._stopping:
             try:
-                await self._in_thread(self._sink.prepare)
+                await self._in_thread(self._sink.prepare, self._rules)
             except (StoreError, BrokerError) as error:
                 self._failed(error, "waiting for ClickHouse and Kafka")
                 await asyncio.sleep(self._retry_seconds)

@@ -16,14 +16,20 @@ from pipeline.fold.rules import Rules
 class ResultSink(Protocol):
     """Where results go and positions come from. Calls block; they are made from one thread."""
 
-    def prepare(self) -> None:
-        """Check that everything is there. Called before anything else, again after a StoreError or BrokerError."""
+    def prepare(self, rules: Rules) -> None:
+        """Check that everything is there, and keep the worker's rules, which its markers may ask for.
+
+        Called before anything else, again after a StoreError or BrokerError.
+        """
 
     def resume(self, log_starts: Mapping[TP, int], next_rules: Rules) -> dict[TP, ResumePoint]:
         """Where each partition goes on; also writes what is needed for that."""
 
     def catalogue(self, version: int) -> Catalogue:
         """A catalogue that a receipt names."""
+
+    def known_rules(self, text: str) -> Rules | None:
+        """The rules that a marker asks for, if they are those of a worker; None if nobody ever had them."""
 
     def write(self, flush: Flush) -> None:
         """Steps 2 to 5 of the protocol. May be repeated with the same flush."""

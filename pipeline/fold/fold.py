@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from pipeline.fold.minutes import SegmentMinutes
 from pipeline.fold.receipt import Receipt
 from pipeline.fold.records import LogPartition, RecordBatch
 from pipeline.fold.rules import Rules
-from pipeline.fold.segment import is_marker, segment_end
+from pipeline.fold.segment import marker_text, segment_end
 
 _HASH_MASK = (1 << 64) - 1
 
@@ -30,9 +31,14 @@ class PartitionFold:
         start: offset of the segment's start: where the one before ended, or where the log begins.
         opened: the rules of segments from ``start`` on that have a receipt already, by their start. They keep their
             rules, and no other segment reaches beyond the start of one of them.
-        next_rules: the rules of segments that start from now on.
+        rules: what the segment at ``start`` inherits if it was not opened: what the receipt before it says, or the
+            worker's own rules where nothing was folded before.
         catalogues: every catalogue that the rules name, by version.
         memory: the events of the segments before.
+        known: the rules that a marker may ask for, by their text; a marker that asks for others changes none.
+
+    A segment without a receipt takes the rules of the one before, or those that the marker between them names. So the
+    rules follow from the log alone: workers of different settings that fold it side by side open every segment alike.
     """
 
     def __init__(
@@ -40,13 +46,15 @@ class PartitionFold:
         log: LogPartition,
         start: int,
         opened: Mapping[int, Rules],
-        next_rules: Rules,
+        rules: Rules,
         catalogues: Mapping[int, Catalogue],
         memory: Memory,
+        known: Mapping[str, Rules] = MappingProxyType({}),
     ) -> None:
         self.log = log
         self.next_offset = start
-        self._next_rules = next_rules
+        self._rules = rules
+        self._known = known
         self._catalogues = catalogues
         self._memory = memory
         self._flush = Flush()
@@ -73,7 +81,8 @@ class PartitionFold:
             if stop > place:
                 self._fold(batch, place, stop)
             if ends:
-                self._end_segment(self._receipt.next_offset)
+                wanted = marker_text(batch.headers[stop - 1]) if stop > place else None
+                self._end_segment(self._receipt.next_offset, self._known.get(wanted) if wanted else None)
             place = stop
         if batch.truncated:
             self._end_segment(batch.next_offset)
@@ -91,18 +100,22 @@ class PartitionFold:
             self._flush.receipts.append(replace(self._receipt, rejected=dict(self._receipt.rejected)))
             self._changed = False
 
-    def _end_segment(self, next_start: int) -> None:
+    def _end_segment(self, next_start: int, next_rules: Rules | None = None) -> None:
         """Close the segment, if it was opened, and prepare one at ``next_start``, which its first record opens."""
         if self._opened:
             self._receipt.closed = True
+            self._receipt.next_rules = next_rules
             self._changed = True
             self._take_progress()
-            following = self._openings.get(next_start, self._next_rules)
-            self._memory.end_segment(following.memory_segments)
+        self._rules = next_rules or self._rules
+        opened = self._opened
         self._begin_segment(next_start)
+        if opened:
+            self._memory.end_segment(self._rules.memory_segments)
 
     def _begin_segment(self, start: int) -> None:
-        self._receipt = Receipt(self.log, start, start, self._openings.get(start, self._next_rules))
+        self._rules = self._openings.get(start, self._rules)
+        self._receipt = Receipt(self.log, start, start, self._rules)
         self._minutes = SegmentMinutes(self.log, start)
         self._opened = start in self._openings
         self._limit = min((known for known in self._openings if known > start), default=None)
@@ -128,7 +141,7 @@ class PartitionFold:
         receipt.last_timestamp = timestamps[-1]
         self._changed = True
 
-        if any(headers) and is_marker(headers[-1]):
+        if any(headers) and marker_text(headers[-1]) is not None:
             # A marker ends its segment, so it can only be the last record.
             offsets, timestamps, values, headers = offsets[:-1], timestamps[:-1], values[:-1], headers[:-1]
         decoded = decode(values, headers)

@@ -5,7 +5,7 @@ after a restart it is read back from the coordinates of those segments.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import numpy as np
@@ -25,8 +25,8 @@ class Memory:
     """Event hashes of the current segment and of ``depth`` segments before it.
 
     Args:
-        before: hashes of the segments before, oldest first; may hold more than ``depth``, for later segments.
-        depth: how many of them the current segment looks into.
+        before: hashes of the segments before, oldest first, as many as :func:`reach` says.
+        depth: how many of them the current segment looks into, at most.
     """
 
     def __init__(self, before: Iterable[Iterable[int]], depth: int) -> None:
@@ -56,6 +56,19 @@ class Memory:
         self._depth = next_depth
         while len(self._before) > next_depth:
             self._before.popleft()
+
+
+def reach(depth: int, depths_before: Sequence[int]) -> int:
+    """How many segments back a segment's memory reaches; what a worker that folded on without a restart remembers.
+
+    Rules that ask for more than those before cannot bring back what was forgotten: the memory then grows by one segment
+    with each. A worker that starts in the middle must not remember more, or it would decide otherwise.
+
+    Args:
+        depth: of the segment's own rules.
+        depths_before: of the rules of the segments before it, newest first; at least ``depth`` of them if there are.
+    """
+    return min([depth, *(one + steps for steps, one in enumerate(depths_before[:depth], 1))])
 
 
 def user_hashes(users: list[str]) -> npt.NDArray[np.uint64]:

@@ -14,7 +14,8 @@ class Receipt:
     ``segment`` is the offset at which the one before ended, its name within the partition. ``next_offset`` is the
     offset after the last record folded: equal to ``segment`` when the segment was only opened. ``events`` =
     ``accepted`` + ``duplicates`` + sum of ``rejected``. ``event_hash_sum`` is the sum of the accepted events' hashes
-    modulo 2**64. Time stamps are Unix milliseconds of the records; 0 before the first.
+    modulo 2**64. Time stamps are Unix milliseconds of the records; 0 before the first. ``next_rules`` are
+    those that the next segment inherits, if a marker named others than these.
     """
 
     log: LogPartition
@@ -31,6 +32,7 @@ class Receipt:
     event_hash_sum: int = 0
     first_timestamp: int = 0
     last_timestamp: int = 0
+    next_rules: Rules | None = None
 
     @property
     def version(self) -> int:

@@ -1,11 +1,12 @@
 """The rules of a segment: all that the fold decides by and that is not in the log. They stand in its receipt."""
 
-from msgspec import Struct, json
+from msgspec import DecodeError, Struct, json
 
+from pipeline.errors import SchemaError
 from pipeline.settings import FoldSettings
 
 
-class Rules(Struct, frozen=True, kw_only=True):
+class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a segment is cut and judged; the fields of :class:`~pipeline.settings.FoldSettings` and a catalogue."""
 
     segment_records: int
@@ -33,5 +34,14 @@ class Rules(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, text: str) -> "Rules":
-        """The rules that a receipt holds."""
-        return json.decode(text, type=cls)
+        """The rules that a receipt holds.
+
+        Raises:
+            SchemaError: a newer version of the program wrote them.
+        """
+        try:
+            return json.decode(text, type=cls)
+        except DecodeError as error:
+            raise SchemaError(
+                f"a receipt holds rules that this version does not know ({error}); use a newer xidmet"
+            ) from error

@@ -19,9 +19,18 @@ _HOUR_MS: Final = 3_600_000
 _NEVER: Final = 1 << 62
 
 
-def is_marker(headers: Headers) -> bool:
-    """Whether a record with these headers is a marker."""
-    return any(name == MARKER_HEADER for name, _ in headers)
+def marker_text(headers: Headers) -> str | None:
+    """What a marker asks for, rules as text; None for a record that is no marker."""
+    for name, value in headers:
+        if name == MARKER_HEADER:
+            return (value or b"").decode("utf-8", "replace")
+    return None
+
+
+def wanted_rules(batch: RecordBatch) -> set[str]:
+    """The texts of all markers in a batch. Markers have no value, so that little has to be looked at."""
+    heads = (head for value, head in zip(batch.values, batch.headers, strict=True) if head and not value)
+    return {text for head in heads if (text := marker_text(head)) is not None}
 
 
 def segment_end(batch: RecordBatch, place: int, receipt: Receipt, limit: int | None = None) -> tuple[int, bool]:
@@ -63,6 +72,6 @@ def segment_end(batch: RecordBatch, place: int, receipt: Receipt, limit: int | N
     headers = batch.headers[place:stop]
     if any(headers):
         for step, head in enumerate(headers):
-            if head and is_marker(head):
+            if head and marker_text(head) is not None:
                 return place + step + 1, True
     return stop, full

@@ -13,6 +13,7 @@ from pipeline.settings import Settings
 from sinks.clickhouse.catalogues import store_catalogue, stored_catalogue
 from sinks.clickhouse.client import Client, connect
 from sinks.clickhouse.positions import resume
+from sinks.clickhouse.rules import store_rules, stored_rules
 from sinks.clickhouse.schema import require_schema
 from sinks.clickhouse.writer import write_openings, write_results
 from sinks.dead_letters import DeadLetters
@@ -34,10 +35,11 @@ class Results:
             self._connected = connect(self._settings.clickhouse)
         return self._connected
 
-    def prepare(self) -> None:
-        """Check the schema, keep the catalogue, check that the topics are there."""
+    def prepare(self, rules: Rules) -> None:
+        """Check the schema, keep catalogue and rules, check that the topics are there."""
         require_schema(self._client, self._settings.clickhouse)
         store_catalogue(self._client, self._catalogue)
+        store_rules(self._client, rules)
         kafka = self._settings.kafka
         topic_ids(kafka, [kafka.events_topic, kafka.rejected_topic])
 
@@ -52,6 +54,10 @@ class Results:
     def catalogue(self, version: int) -> Catalogue:
         """A catalogue that a receipt names."""
         return stored_catalogue(self._client, version)
+
+    def known_rules(self, text: str) -> Rules | None:
+        """The rules that a marker asks for, if a worker ever had them."""
+        return stored_rules(self._client, text)
 
     def write(self, flush: Flush) -> None:
         """Openings, dead letters, results, receipts: see :mod:`streams.ingest`."""

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 
 from pipeline.contract.reasons import Reason
+from pipeline.fold.memory import reach
 from pipeline.fold.receipt import Receipt
 from pipeline.fold.records import LogPartition
 from pipeline.fold.resume import ResumePoint
@@ -36,15 +37,17 @@ def resume(client: Client, log: LogPartition, log_start: int, next_rules: Rules)
         # Between the end of what was closed and the first segment that can be folded there may be a rest of the log.
         first = min(reachable)
         start = min(start, first) if beyond else first
-    depth = max(rules.memory_segments for rules in [next_rules, *reachable.values()])
-    return ResumePoint(log, start, reachable, _memory(client, log, start, depth))
+    before = max((item for item in receipts if item.segment < start), key=lambda item: item.segment, default=None)
+    inherited = (before.next_rules or before.rules) if before else None
+    depth = reachable.get(start, inherited or next_rules).memory_segments
+    return ResumePoint(log, start, reachable, _memory(client, log, start, depth), inherited)
 
 
 def _open_and_newest(client: Client, log: LogPartition) -> list[Receipt]:
     """The receipts of all open segments and of the newest one, oldest first."""
     rows = client.query(
         "SELECT segment, next_offset, closed, records, value_bytes, events, accepted, duplicates, rejected,"
-        " event_hash_sum, first_timestamp, last_timestamp, rules FROM receipts FINAL"
+        " event_hash_sum, first_timestamp, last_timestamp, rules, next_rules FROM receipts FINAL"
         " WHERE topic_id = {topic_id:String} AND partition = {partition:UInt32}"
         " ORDER BY closed, segment DESC LIMIT 1000",
         {"topic_id": log.topic_id, "partition": log.partition},
@@ -55,30 +58,34 @@ def _open_and_newest(client: Client, log: LogPartition) -> list[Receipt]:
             break
         row["rules"] = Rules.from_json(row["rules"])
         row["closed"] = bool(row["closed"])
+        row["next_rules"] = Rules.from_json(row["next_rules"]) if row["next_rules"] else None
         row["rejected"] = {Reason(reason): count for reason, count in row["rejected"].items()}
         receipts.append(Receipt(log=log, **row))
     return sorted(receipts, key=lambda item: item.segment)
 
 
 def _memory(client: Client, log: LogPartition, before: int, depth: int) -> list[list[int]]:
-    """Event hashes of the ``depth`` newest segments that start before offset ``before``, a list for each."""
+    """Event hashes of the newest segments that start before offset ``before``, a list for each.
+
+    As many segments as the worker that folded them remembered when it reached ``before``: see ``reach``.
+    """
     place: dict[str, str | int] = {"topic_id": log.topic_id, "partition": log.partition, "before": before}
-    starts = [
-        row[0]
-        for row in client.query(
-            "SELECT segment FROM receipts FINAL WHERE topic_id = {topic_id:String} AND partition = {partition:UInt32}"
-            f" AND segment < {{before:UInt64}} ORDER BY segment DESC LIMIT {int(depth)}",
-            place,
-        ).rows
-    ][::-1]
+    rows = client.query(
+        "SELECT segment, rules FROM receipts FINAL WHERE topic_id = {topic_id:String}"
+        " AND partition = {partition:UInt32} AND segment < {before:UInt64}"
+        f" ORDER BY segment DESC LIMIT {int(depth)}",
+        place,
+    ).rows
+    deep = reach(depth, [Rules.from_json(text).memory_segments for _, text in rows])
+    starts = [segment for segment, _ in rows[:deep]][::-1]
     if not starts:
         return []
     memory: list[list[int]] = [[] for _ in starts]
-    rows = client.query(
+    places = client.query(
         "SELECT offset, event_hash FROM coordinates FINAL WHERE topic_id = {topic_id:String}"
         " AND partition = {partition:UInt32} AND offset >= {from:UInt64} AND offset < {before:UInt64}",
         {**place, "from": starts[0]},
     ).rows
-    for offset, hash_ in rows:
+    for offset, hash_ in places:
         memory[bisect_right(starts, offset) - 1].append(hash_)
     return memory

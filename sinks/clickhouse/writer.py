@@ -100,5 +100,6 @@ def _receipt_columns(receipts: Sequence[Receipt]) -> list[Column]:
         Column("first_timestamp", "Int64", [item.first_timestamp for item in receipts]),
         Column("last_timestamp", "Int64", [item.last_timestamp for item in receipts]),
         Column("rules", "String", [item.rules.to_json() for item in receipts]),
+        Column("next_rules", "String", [item.next_rules.to_json() if item.next_rules else "" for item in receipts]),
         Column("version", "UInt64", [item.version for item in receipts]),
     ]

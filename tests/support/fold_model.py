@@ -20,6 +20,7 @@ from pipeline.fold.minutes import MinuteKey, MinuteRow
 from pipeline.fold.receipt import Receipt
 from pipeline.fold.records import LogPartition, RecordBatch
 from pipeline.fold.rules import Rules
+from pipeline.fold.segment import MARKER_HEADER
 
 HOUR_MS = 3_600_000
 STEPS = ("openings", "dead letters", "ledger", "coordinates", "minutes", "receipts")
@@ -74,16 +75,19 @@ class Item:
 
 @dataclass(frozen=True)
 class LogRecord:
-    """One message: a batch of items (one item is sent alone), at an offset, with a time stamp."""
+    """One message: a batch of items (one item is sent alone), at an offset, with a time stamp; or a marker."""
 
     offset: int
     timestamp: int
     items: tuple[Item, ...]
     junk: bool = False
+    marker: Rules | None = None
 
     @property
     def value(self) -> bytes:
         """The bytes on the log."""
+        if self.marker:
+            return b""
         if self.junk:
             return b"\xff not json"
         events = [item.to_json() for item in self.items]
@@ -183,13 +187,27 @@ class Store:
         """Distinct users of a minute over all segments."""
         return len({user for (_, _, k), row in self.minutes.items() if k == key for user in row.users.tolist()})
 
-    def resume(self, log: LogPartition, rules: Rules) -> PartitionFold:
+    def in_force(self, log: LogPartition) -> Rules | None:
+        """The rules that hold until a marker asks for others."""
+        receipts = sorted((item for (owner, _), item in self.receipts.items() if owner == log), key=lambda r: r.segment)
+        newest = receipts[-1:]
+        return newest[0].next_rules or newest[0].rules if newest else None
+
+    def resume(self, log: LogPartition, rules: Rules, known: Sequence[Rules] = ()) -> PartitionFold:
         """A fold as a worker that was just assigned the partition starts it."""
         receipts = sorted((item for (owner, _), item in self.receipts.items() if owner == log), key=lambda r: r.segment)
         opened = {item.segment: item.rules for item in receipts if not item.closed}
         start = min(opened) if opened else receipts[-1].next_offset if receipts else 0
-        depth = max([rules.memory_segments, *(item.memory_segments for item in opened.values())])
-        before = [receipt for receipt in receipts if receipt.segment < start][-depth:]
+        newest = max((item for item in receipts if item.segment < start), key=lambda r: r.segment, default=None)
+        inherited = (newest.next_rules or newest.rules) if newest else rules
+        depth_now = opened.get(start, inherited).memory_segments
+        chain = [receipt for receipt in receipts if receipt.segment < start]
+        # A worker that never restarts remembers one segment more than the one before did, at the most.
+        deep = 0
+        for receipt in chain:
+            deep = min(receipt.rules.memory_segments, deep + 1)
+        deep = min(depth_now, deep + 1)
+        before = chain[-deep:]
         memory = [
             [
                 hash_
@@ -198,8 +216,8 @@ class Store:
             ]
             for receipt in before
         ]
-        depth_now = opened.get(start, rules).memory_segments
-        return PartitionFold(log, start, opened, rules, {1: CATALOGUE}, Memory(memory, depth_now))
+        texts = {one.to_json(): one for one in [rules, *known]}
+        return PartitionFold(log, start, opened, inherited, {1: CATALOGUE}, Memory(memory, depth_now), texts)
 
     def check_receipts(self) -> None:
         """The audit's first two entries: no hole, no overlap, sums that hold."""
@@ -260,7 +278,7 @@ def batch_of(log: LogPartition, records: Sequence[LogRecord], start_offset: int,
         timestamps=[record.timestamp for record in records],
         keys=[None] * len(records),
         values=[record.value for record in records],
-        headers=[[] for _ in records],
+        headers=[[(MARKER_HEADER, record.marker.to_json().encode())] if record.marker else [] for record in records],
     )
 
 

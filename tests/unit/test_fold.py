@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.contract.reasons import Reason
+from pipeline.fold.flush import Flush
 from pipeline.fold.fold import PartitionFold
 from pipeline.fold.histogram import bucket_of, estimate, quantile, whole_milliseconds
 from pipeline.fold.memory import Memory
@@ -168,30 +169,103 @@ def test_crashes_anywhere_and_several_writers_at_once_give_the_totals_of_the_ora
 
 @settings(max_examples=50, deadline=None)
 @given(logs(partitions=1), rules_drawn, st.integers(1, 8), st.data())
-def test_a_rule_change_takes_effect_with_the_next_segment_and_replays_decide_alike(
+def test_new_rules_begin_after_a_marker_and_replays_decide_alike(
     drawn: list[list[LogRecord]], rules: Rules, new_records: int, data: st.DataObject
 ) -> None:
     new_rules = replace_rules(new_records, rules.segment_bytes, rules.memory_segments + 1)
     (log,) = drawn
     before = data.draw(st.integers(0, len(log)))
+    marked = list(log)
+    if before < len(log):
+        marked[before] = replace(log[before], marker=new_rules)
     stores = []
     for crash in (False, True):
         store = Store()
         fold = store.resume(LOGS[0], rules)
-        feed(fold, log, before)
+        feed(fold, marked, before)
         store.apply(fold.take())
         fold = store.resume(LOGS[0], new_rules)
-        feed(fold, log, len(log))
+        feed(fold, marked, len(log))
         store.apply(fold.take(), 4 if crash else len(STEPS))
         if crash:
             fold = store.resume(LOGS[0], new_rules)
-            feed(fold, log, len(log))
+            feed(fold, marked, len(log))
             store.apply(fold.take())
         store.check_receipts()
         stores.append(store)
     straight, crashed = stores
     assert straight.totals() == crashed.totals()
     assert straight.receipts == crashed.receipts
+    if 0 < before < len(log):
+        marker = log[before].offset
+        for receipt in straight.receipts.values():
+            assert receipt.rules == (rules if receipt.segment <= marker else new_rules)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(items, min_size=1, max_size=2), min_size=10, max_size=30),
+    st.builds(replace_rules, st.integers(2, 3), st.just(100_000), st.just(1)),
+    st.builds(replace_rules, st.integers(4, 7), st.just(100_000), st.just(4)),
+    st.data(),
+)
+def test_workers_of_different_rules_at_once_open_every_segment_alike(
+    batches: list[list[Item]], old: Rules, new: Rules, data: st.DataObject
+) -> None:
+    """Owners change between old and new rules, each with a marker; former owners go on, unfenced, as zombies do."""
+    store, log = Store(), LOGS[0]
+    queue = [
+        # Every third message holds events that others hold as well.
+        tuple(replace(item, id=item.id if n % 3 else 100 * n + m, good=True) for m, item in enumerate(batch))
+        for n, batch in enumerate(batches)
+    ]
+    ids = {f"id-{item.id}" for batch in queue for item in batch}
+    published: list[LogRecord] = []
+
+    def publish(items: tuple[Item, ...] = (), marker: Rules | None = None) -> None:
+        published.append(LogRecord(len(published), BASE_MS, items, marker=marker))
+
+    def take_over(rules: Rules) -> PartitionFold:
+        in_force = store.in_force(log)
+        fold = store.resume(log, rules, [old, new])
+        if in_force not in (None, rules):
+            publish(marker=rules)
+        return fold
+
+    # What was never folded has no rules yet: the first segment is opened by one worker.
+    publish(queue.pop())
+    owners = [take_over(old)]
+    feed(owners[0], published, 1)
+    store.apply(owners[0].take())
+    delayed: list[Flush] = []
+    actions = st.sampled_from(["publish", "publish", "fold", "fold", "flush", "crash", "delay", "late", "take over"])
+    for action in data.draw(st.lists(actions, min_size=20, max_size=80)):
+        fold = data.draw(st.sampled_from(owners))
+        if action == "publish" and queue:
+            publish(queue.pop())
+        elif action == "fold":
+            feed(fold, published, data.draw(st.integers(1, 8)))
+        elif action == "flush":
+            store.apply(fold.take())
+        elif action == "crash":
+            store.apply(fold.take(), data.draw(st.integers(0, len(STEPS) - 1)))
+            owners[owners.index(fold)] = take_over(data.draw(st.sampled_from([old, new])))
+        elif action == "delay":
+            delayed.append(fold.take())
+            owners[owners.index(fold)] = take_over(data.draw(st.sampled_from([old, new])))
+        elif action == "late" and delayed:
+            store.apply(delayed.pop(data.draw(st.integers(0, len(delayed) - 1))))
+        elif action == "take over":
+            owners.append(take_over(data.draw(st.sampled_from([old, new]))))
+    while queue:
+        publish(queue.pop())
+    for flush in delayed:
+        store.apply(flush)
+    fold = take_over(new)
+    feed(fold, published, len(published))
+    store.apply(fold.take())
+    store.check_receipts()
+    assert store.ledger.keys() == ids
 
 
 def records(count: int, *, step_ms: int = 0, start: int = 0) -> list[LogRecord]:

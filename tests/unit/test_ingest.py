@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from pipeline.fold.flush import Flush
 from pipeline.fold.records import LogPartition
 from pipeline.fold.resume import ResumePoint
 from pipeline.fold.rules import Rules
+from pipeline.fold.segment import MARKER_HEADER
 from pipeline.settings import FoldSettings, WorkerSettings
 from sinks.prometheus import Metrics
 from streams.ingest import Ingest
@@ -36,20 +37,30 @@ class FakeSink:
     tries: list[int] = field(default_factory=list)
     markers: list[LogPartition] = field(default_factory=list)
     unfit: Exception | None = None
+    rules: list[Rules] = field(default_factory=list)
 
-    def prepare(self) -> None:
+    def prepare(self, rules: Rules) -> None:
+        self.rules.append(rules)
         if self.unfit is not None:
             raise self.unfit
 
     def resume(self, log_starts: Mapping[TP, int], next_rules: Rules) -> dict[TP, ResumePoint]:
         if self.broken:
             raise StoreError("away")
-        opened = {r.segment: r.rules for (log, _), r in self.store.receipts.items() if log == LOG and not r.closed}
-        ends = [r.next_offset for (log, _), r in self.store.receipts.items() if log == LOG]
-        return {tp: ResumePoint(LOG, min(opened) if opened else max(ends, default=0), opened) for tp in log_starts}
+        receipts = sorted((r for r in self.store.receipts.values()), key=lambda r: r.segment)
+        opened = {r.segment: r.rules for r in receipts if not r.closed}
+        newest = receipts[-1] if receipts else None
+        start = min(opened) if opened else newest.next_offset if newest else 0
+        inherited = (newest.next_rules or newest.rules) if newest else None
+        return {tp: ResumePoint(LOG, start, opened, [], inherited) for tp in log_starts}
 
     def catalogue(self, version: int) -> Catalogue:
         return CATALOGUE
+
+    def known_rules(self, text: str) -> Rules | None:
+        if self.broken:
+            raise StoreError("away")
+        return next((rules for rules in self.rules if rules.to_json() == text), None)
 
     def write(self, flush: Flush) -> None:
         self.tries.append(id(flush))
@@ -214,6 +225,52 @@ async def test_an_open_segment_under_other_rules_is_asked_to_end() -> None:
     await ingest.add(batch(0, 9))
     await ingest.stop()
     assert sorted(receipt.next_offset for receipt in sink.store.receipts.values()) == [7, 9]
+
+
+def with_marker(start: int, stop: int, marker: int, text: str) -> Any:
+    """A batch in which the record at offset ``marker`` is a marker that asks for the rules ``text``."""
+    plain = batch(start, stop)
+    values, headers = list(plain.values), list(plain.headers)
+    values[marker - start], headers[marker - start] = b"", [(MARKER_HEADER, text.encode())]
+    return replace(plain, values=values, headers=headers)
+
+
+def chain(sink: FakeSink) -> list[tuple[int, int, int]]:
+    """Start, end and length by the rules of each segment."""
+    return sorted((r.segment, r.next_offset, r.rules.segment_records) for r in sink.store.receipts.values())
+
+
+async def test_a_marker_brings_the_rules_of_another_worker_and_none_that_no_worker_ever_had() -> None:
+    sink = FakeSink()
+    other = Rules.of(FoldSettings(segment_records=3, max_ahead_seconds=1_000_000), catalogue_version=1)
+    made_up = Rules.of(FoldSettings(segment_records=1, max_ahead_seconds=1_000_000), catalogue_version=1)
+    sink.rules.append(other)
+    ingest = ingest_of(sink)
+    await ingest.load({TP0: 0})
+    await ingest.add(with_marker(0, 5, 1, made_up.to_json()))
+    await ingest.add(with_marker(5, 10, 6, other.to_json()))
+    await ingest.stop()
+    assert chain(sink) == [(0, 2, 10), (2, 7, 10), (7, 10, 3)]
+    successor = ingest_of(sink)
+    await successor.load({TP0: 0})
+    assert sink.markers == [LOG]
+    await successor.stop()
+
+
+async def test_a_marker_waits_for_a_clickhouse_that_is_away() -> None:
+    sink = FakeSink()
+    other = Rules.of(FoldSettings(segment_records=3, max_ahead_seconds=1_000_000), catalogue_version=1)
+    sink.rules.append(other)
+    ingest = ingest_of(sink)
+    await ingest.load({TP0: 0})
+    sink.broken = True
+    adding = asyncio.create_task(ingest.add(with_marker(0, 9, 2, other.to_json())))
+    await eventually(lambda: ingest.status().last_error == "away")
+    assert ingest.status().partitions[0]["position"] == 0
+    sink.broken = False
+    await asyncio.wait_for(adding, 30)
+    await ingest.stop()
+    assert chain(sink) == [(0, 3, 10), (3, 6, 3), (6, 9, 3)]
 
 
 async def test_a_sink_that_is_away_is_waited_for_and_one_that_does_not_fit_is_an_error() -> None:

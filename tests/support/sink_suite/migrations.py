@@ -15,7 +15,7 @@ VIEWS = {
     "receipts": "segments",
     "catalogues": "agencies",
 }
-INTERNAL = {"coordinates", "migrations"}
+INTERNAL = {"coordinates", "migrations", "rules"}
 
 
 def kinds(client: Client) -> dict[str, str]:

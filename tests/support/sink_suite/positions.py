@@ -65,11 +65,18 @@ class TestPositions:
         assert (point.start, point.opened) == (4 * SIZE, {})
         assert self.sorted_memory(point.memory) == self.hashes(log, 2, 3)
 
-    def test_the_memory_is_as_deep_as_the_deeper_rules_ask(self, store: ClickHouseSettings, log: Log) -> None:
-        deep = structs.replace(RULES, memory_segments=3)
+    def test_the_memory_is_as_deep_as_that_of_a_worker_without_a_restart(
+        self, store: ClickHouseSettings, log: Log
+    ) -> None:
+        """Deeper rules, wanted by a marker, cannot bring back what was forgotten under the shallow ones."""
+        whole = Log(LOG, log.values[: 4 * SIZE], log.timestamps[: 4 * SIZE])
+        deep = structs.replace(RULES, memory_segments=9)
         with migrated(store) as client:
-            write(client, folded(log))
-            point = resume(client, LOG, 0, deep)
+            flushes = folded(whole)
+            flushes[-1].receipts[-1].next_rules = deep
+            write(client, flushes)
+            point = resume(client, LOG, 0, RULES)
+        assert (point.start, point.inherited, point.in_force) == (4 * SIZE, deep, deep)
         assert self.sorted_memory(point.memory) == self.hashes(log, 1, 2, 3)
 
     def test_a_segment_that_was_only_opened_is_open(self, store: ClickHouseSettings, log: Log) -> None:

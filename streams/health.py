@@ -244,6 +244,10 @@ class Health:
                 return f"{words} has been under way for {seconds:.0f} s"
         if not standing.partitions:
             return ""
+        polled_at = self._polls.polled_at or 0.0
+        seconds = now - max(polled_at, self._unpolled_at, self._returned_at)
+        if seconds >= limit:
+            return f"no poll of Kafka came back for {seconds:.0f} s"
         # Too much waits: the one thing that must go on then is writing.
         held = standing.held_since is not None
         excused = max(self._returned_at, standing.error_ended_at, 0.0 if held else self._hindered_at)
@@ -251,11 +255,10 @@ class Health:
         for tp, waiting_since in sorted(self._waiting_since.items()):
             seconds = now - max(waiting_since, excused, moved_at if held else 0.0)
             if seconds >= limit:
-                return f"{self._where(standing, tp)}; nothing became durable for {seconds:.0f} s{_flush(standing, now)}"
-        polled_at = self._polls.polled_at
-        seconds = now - max(polled_at or 0.0, self._unpolled_at, self._returned_at)
-        if seconds >= limit:
-            return f"no poll of Kafka came back for {seconds:.0f} s"
+                return (
+                    f"{self._where(standing, tp)}; nothing became durable for {seconds:.0f} s; {_flush(standing, now)};"
+                    f" the last poll of Kafka came back {now - polled_at:.0f} s ago"
+                )
         return ""
 
     def _where(self, standing: Standing, tp: TP) -> str:
@@ -270,5 +273,5 @@ class Health:
 
 def _flush(standing: Standing, now: float) -> str:
     if standing.flushing_since is None:
-        return ", and no flush is under way"
-    return f"; a flush has been under way for {now - standing.flushing_since:.0f} s"
+        return "no flush is under way"
+    return f"a flush has been under way for {now - standing.flushing_since:.0f} s"

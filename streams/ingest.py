@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -40,6 +40,7 @@ R = TypeVar("R")
 
 # Of worker.max_pending_bytes, this part waits for a flush at most, so that folding can go on while it is written.
 _FLUSH_SHARE = 4
+_PIECE_BYTES = 1 << 20
 # Shorter back-pressure is the usual pace of a busy worker and nothing to log.
 _SHORT_SECONDS = 1.0
 
@@ -182,14 +183,28 @@ class Ingest:
                 )
                 self._seek(tp, fold.next_offset)
             return
-        began = time.perf_counter()
-        spoiled, self._spoiled = self._spoiled, self._generation
-        fold.add(batch)
-        partition.pending_bytes += _size(batch)
-        self._spoiled = spoiled
-        partition.high_water_mark = max(batch.high_water_mark, batch.next_offset)
-        self._metrics.batch_folded(batch, time.perf_counter() - began)
-        self._report(partition)
+        seconds = 0.0
+        generation = self._generation
+        for piece in _pieces(batch):
+            began = time.perf_counter()
+            spoiled, self._spoiled = self._spoiled, self._generation
+            fold.add(piece)
+            partition.pending_bytes += _size(piece)
+            self._spoiled = spoiled
+            seconds += time.perf_counter() - began
+            partition.high_water_mark = max(batch.high_water_mark, batch.next_offset)
+            self._report(partition)
+            self._want_flush()
+            if self._too_much():
+                await self._hold()
+            elif piece.next_offset < batch.next_offset:
+                # Whoever asks how the worker is doing need not wait for the whole batch.
+                await asyncio.sleep(0)
+            if generation != self._generation:
+                return
+        self._metrics.batch_folded(batch, seconds)
+
+    def _want_flush(self) -> None:
         self._tell_pending()
         settings = self._settings
         if (
@@ -197,8 +212,6 @@ class Ingest:
             or self.pending_bytes * _FLUSH_SHARE >= settings.max_pending_bytes
         ):
             self._wanted.set()
-        if self._too_much():
-            await self._hold()
 
     async def _hold(self) -> None:
         """Wait until enough is written, or the partitions are assigned anew."""
@@ -209,6 +222,7 @@ class Ingest:
         try:
             while self._too_much() and generation == self._generation:
                 self._written.clear()
+                self._wanted.set()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._written.wait(), None if told else _SHORT_SECONDS)
                     continue
@@ -403,6 +417,25 @@ class Ingest:
             return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*arguments))
         finally:
             del self._calls[key]
+
+
+def _pieces(batch: RecordBatch) -> Iterator[RecordBatch]:
+    """Cut a batch where its values exceed a megabyte, so that the bounds are looked at in between.
+
+    A batch is as large as a fetch, and larger by far if it was compressed.
+    """
+    sizes = [len(value) if value else 0 for value in batch.values]
+    if sum(sizes) <= _PIECE_BYTES or len(batch) <= 1:
+        yield batch
+        return
+    start, start_offset, weight = 0, batch.start_offset, 0
+    for place, size in enumerate(sizes):
+        weight += size
+        last = place + 1 == len(batch)
+        if weight >= _PIECE_BYTES or last:
+            next_offset = batch.next_offset if last else batch.offsets[place + 1]
+            yield batch.part(start, place + 1, start_offset, next_offset)
+            start, start_offset, weight = place + 1, next_offset, 0
 
 
 def _size(batch: RecordBatch) -> int:

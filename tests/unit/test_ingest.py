@@ -356,3 +356,48 @@ async def test_positions_that_can_be_read_again_end_the_error_without_a_flush() 
     await loading
     assert ingest.status().last_error == ""
     await ingest.stop()
+
+
+async def test_a_large_batch_is_folded_in_pieces_so_that_the_bounds_hold_within_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.ingest._PIECE_BYTES", 1_000)
+    sink = FakeSink(gate=threading.Event())
+    ingest = ingest_of(sink, max_pending_events=12)
+    running = asyncio.create_task(ingest.run())
+    await ingest.load({TP0: 0})
+    whole = batch(0, 60)
+    # Holes within and at the end, as transactions leave them.
+    offsets = [2 * offset for offset in whole.offsets]
+    whole = replace(whole, offsets=offsets, next_offset=130)
+    adding = asyncio.create_task(ingest.add(whole))
+    await eventually(lambda: ingest.standing().held_since is not None)
+    assert 12 <= ingest.pending_events < 20
+    assert ingest.standing().partitions[TP0].position < 60
+    assert sink.gate is not None
+    sink.gate.set()
+    await asyncio.wait_for(adding, 30)
+    assert ingest.standing().partitions[TP0].position == 130
+    await ingest.stop()
+    await running
+    assert len(sink.store.ledger) == 60
+    sink.store.check_receipts()
+
+
+async def test_the_rest_of_a_batch_is_dropped_when_the_partition_is_assigned_anew_within_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.ingest._PIECE_BYTES", 1_000)
+    sink = FakeSink()
+    ingest = ingest_of(sink, max_pending_events=12)
+    await ingest.load({TP0: 0})
+    adding = asyncio.create_task(ingest.add(batch(0, 60)))
+    await eventually(lambda: ingest.standing().held_since is not None)
+    assert await ingest.load({TP0: 0}) == {TP0: 0}
+    await asyncio.wait_for(adding, 30)
+    assert (ingest.pending_events, ingest.standing().partitions[TP0].position) == (0, 0)
+    running = asyncio.create_task(ingest.run())
+    await ingest.add(batch(0, 60))
+    await ingest.stop()
+    await running
+    assert len(sink.store.ledger) == 60

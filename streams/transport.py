@@ -27,6 +27,7 @@ from faust.types import TP, ConsumerMessage, Message
 
 from pipeline.errors import LogMismatchError
 from pipeline.fold.records import RecordBatch
+from streams.forgiving import read_forgivingly
 from streams.health import Fetched, Polls
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self._sought: Any = None
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        read_forgivingly()
         consumer = super()._create_worker_consumer(transport)
         # Faust does so only under exactly_once, which is not used here; what was aborted never happened.
         consumer._isolation_level = "read_committed"

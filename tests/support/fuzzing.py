@@ -205,7 +205,8 @@ class Fuzzer:
         return event
 
     def _single(self) -> Message:
-        return Message(self._text(self._event()), self._headers(), events=1)
+        event = self._event()
+        return Message(self._text(event), self._headers(), events=max(1, len(event)) if type(event) is list else 1)
 
     def _batch(self) -> Message:
         rand = self._random

@@ -24,18 +24,22 @@ from pipeline.runtime.results import Results
 from pipeline.settings import Settings, load_settings
 from pipeline.web.server import WebServer
 from sinks.prometheus import Metrics
+from streams.health import LOOK_SECONDS, Health, Polls
 from streams.ingest import Ingest
 from streams.interfaces import ResultSink
 from streams.transport import BatchSchema
 
-# Batches, not events, that may wait between the fetcher and the agent for each partition.
+# Batches, not events, of all partitions together, that may wait between the fetcher and the agent.
 _BATCHES_AHEAD = 4
+# Longer than any log is kept.
+_FOR_EVER_SECONDS = 10 * 365 * 86_400.0
 
 
 class XidmetApp(faust.App):
     """A Faust app that knows its ingest; the transport takes positions from ``positions``."""
 
     positions: Ingest
+    polls: Polls
     metrics: Metrics
     page_server: WebServer
     start_error: BaseException | None = None
@@ -78,15 +82,16 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
         broker_request_timeout=max(kafka.request_timeout_seconds, kafka.session_timeout_seconds),
         broker_rebalance_timeout=kafka.request_timeout_seconds,
         # While ClickHouse is away nothing is polled, for as long as it takes; membership is kept by heartbeats.
-        broker_max_poll_interval=86_400.0,
+        broker_max_poll_interval=_FOR_EVER_SECONDS,
+        consumer_metadata_max_age_ms=int(kafka.metadata_seconds * 1000),
         broker_max_poll_records=kafka.max_poll_records,
         consumer_max_fetch_size=kafka.fetch_max_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=_BATCHES_AHEAD,
         stream_wait_empty=False,
         # A batch may wait for ClickHouse: slowness is told by lag and readiness, not by Faust's warnings.
-        stream_processing_timeout=86_400.0,
-        broker_commit_livelock_soft_timeout=86_400.0,
+        stream_processing_timeout=_FOR_EVER_SECONDS,
+        broker_commit_livelock_soft_timeout=_FOR_EVER_SECONDS,
         topic_allow_declare=False,
         topic_disable_leader=True,
         store="memory://",
@@ -110,8 +115,10 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
         seek,
     )
     app.positions = ingest
+    app.polls = Polls()
     app.metrics = metrics
-    app.page_server = WebServer(settings, catalogue, metrics, ingest)
+    health = Health(ingest, app.polls, settings.worker, kafka.request_timeout_seconds, metrics)
+    app.page_server = WebServer(settings, catalogue, metrics, health)
     topic = app.topic(kafka.events_topic, schema=BatchSchema(), partitions=kafka.partitions)
 
     @app.agent(topic, name="ingest")
@@ -131,6 +138,11 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
         @Service.task
         async def _flush(self) -> None:
             await ingest.run()
+
+        @Service.task
+        async def _look(self) -> None:
+            async for _ in self.itertimer(LOOK_SECONDS, name="health"):
+                health.look()
 
         async def on_stop(self) -> None:
             await ingest.stop()

@@ -34,6 +34,7 @@ class KafkaSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     replication: Positive = 1
     session_timeout_seconds: Seconds = 10.0
     request_timeout_seconds: Seconds = 30.0
+    metadata_seconds: Seconds = 30.0
     fetch_max_bytes: Positive = 4_194_304
     max_poll_records: Positive = 10_000
 
@@ -58,11 +59,14 @@ class FoldSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """When results are written, whichever comes first; how much may wait in memory (events); how often to audit."""
+    """When results are written, whichever comes first; how much may wait in memory; when to call for help; audits."""
 
     flush_seconds: Seconds = 0.5
     flush_events: Positive = 100_000
     max_pending_events: Positive = 400_000
+    max_pending_bytes: Positive = 268_435_456
+    unready_seconds: Seconds = 30.0
+    stuck_seconds: Seconds = 90.0
     audit_seconds: Seconds = 900.0
 
 

@@ -22,8 +22,11 @@ from pipeline.settings import KafkaSettings
 HEADER_PREFIX: Final = "xidmet-"
 MAX_LETTER_BYTES: Final = 64 * 1024 * 1024
 """What this program sends; what the broker takes is the topic's max.message.bytes."""
-# Strings, names of fields (strings before a colon) and numbers of JSON; the last string may not be closed.
-_TOKEN: Final = re.compile(rb'(?P<string>"(?:[^"\\]|\\.)*(?:"|\Z))(?P<colon>\s*:)?|-?\d[\d.eE+-]*', re.DOTALL)
+# Strings, names of fields (strings before a colon) and numbers of JSON; the last string may not be closed. A quotation
+# mark always begins a match and nothing is tried twice: what is no JSON would take quadratic time else.
+_TOKEN: Final = re.compile(
+    rb'(?P<string>"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))(?P<colon>\s*+:)?|-?\d[\d.eE+-]*+', re.DOTALL
+)
 _MIN_NUMBER_DIGITS: Final = 9
 _PERSONAL_FIELDS: Final = ("application", "subject")
 # For what is no JSON: values of the fields that hold pseudonyms, and e-mail addresses anywhere.
@@ -105,9 +108,15 @@ def _letter(reject: Reject) -> Letter:
     key = _mask_text(reject.key) if reject.key is not None else None
     headers = []
     for name, content in reject.headers:
-        if name.lower() == _CONTENT_TYPE and b"batch" in content and not reject.value.lstrip().startswith(b"["):
+        if (
+            name.lower() == _CONTENT_TYPE
+            and content
+            and b"batch" in content
+            and not reject.value.lstrip().startswith(b"[")
+        ):
             content = _STRUCTURED  # the letter holds one event of the batch
-        headers.append((name, _mask_text(content) if content else content))
+        # Kafka allows headers without a value, and the client does not send them.
+        headers.append((name, _mask_text(content or b"")))
     masked = masked or key != reject.key
     return Letter(key, value, [*headers, *_headers(reject, masked)])
 

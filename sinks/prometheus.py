@@ -159,6 +159,19 @@ class Metrics:
             "xidmet_flush_failures", "Flushes that failed and are tried again", registry=registry
         )
         self.pending_events = Gauge("xidmet_pending_events", "Events folded but not yet written", registry=registry)
+        self.pending_bytes = Gauge(
+            "xidmet_pending_bytes", "Size of the messages folded but not yet written", registry=registry
+        )
+        self.held = Gauge(
+            "xidmet_back_pressure", "1 while folding waits because too much is unwritten", registry=registry
+        )
+        self.ready = Gauge("xidmet_ready", "1 if /readyz answers 200", registry=registry)
+        self.stuck = Gauge("xidmet_stuck", "1 if nothing gets on although nothing known hinders it", registry=registry)
+        self.stalled = Gauge(
+            "xidmet_stalled_seconds",
+            "For how long there has been something to do and nothing became durable",
+            registry=registry,
+        )
         self.position = Gauge(
             "xidmet_position_offset", "Offset after the last record folded", ["topic", "partition"], registry=registry
         )
@@ -239,9 +252,20 @@ class Metrics:
         self.batch_records.observe(len(batch))
         self.fold_seconds.observe(seconds)
 
-    def pending(self, events: int) -> None:
-        """Events folded and not yet written."""
+    def pending(self, events: int, value_bytes: int) -> None:
+        """Events folded and not yet written, and the size of their messages in bytes."""
         self.pending_events.set(events)
+        self.pending_bytes.set(value_bytes)
+
+    def back_pressure(self, held: bool) -> None:
+        """Whether folding waits because too much is unwritten."""
+        self.held.set(held)
+
+    def health(self, ready: bool, stuck: bool, stalled_seconds: float) -> None:
+        """The last verdict on the worker."""
+        self.ready.set(ready)
+        self.stuck.set(stuck)
+        self.stalled.set(stalled_seconds)
 
     def progress(self, log: LogPartition, position: int, durable: int | None, high_water_mark: int) -> None:
         """Set the offsets of a partition; lag counts from what is written, not from what was read."""

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -34,20 +34,30 @@ from pipeline.fold.resume import ResumePoint
 from pipeline.fold.rules import Rules
 from pipeline.fold.segment import wanted_rules
 from pipeline.settings import WorkerSettings
-from streams.interfaces import IngestMetrics, ResultSink, Status
+from streams.interfaces import IngestMetrics, PartitionStanding, ResultSink, Standing, Status
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
 # Anybody may write markers that ask for nonsense; so many are remembered so as not to ask for them again.
 _REFUSED_RULES = 1_000
+# Of worker.max_pending_bytes, this part waits for a flush at most, so that folding can go on while it is written.
+_FLUSH_SHARE = 4
+_PIECE_BYTES = 1 << 20
+# Shorter back-pressure is the usual pace of a busy worker and nothing to log.
+_SHORT_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class _Partition:
     fold: PartitionFold
-    high_water_mark: int = 0
+    start: int
+    high_water_mark: int
+    # When the durable offset moved last, on the monotonic clock; at first when the partition was assigned.
+    moved_at: float
     durable: int | None = None
+    # Size of what the fold holds and was not taken for a flush yet.
+    pending_bytes: int = 0
 
 
 class Ingest:
@@ -65,6 +75,7 @@ class Ingest:
         retry_seconds: float,
         metrics: IngestMetrics,
         seek: Callable[[TP, int], object],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sink = sink
         self._catalogues = {catalogue.version: catalogue}
@@ -75,16 +86,24 @@ class Ingest:
         self._retry_seconds = retry_seconds
         self._metrics = metrics
         self._seek = seek
+        self._clock = clock
         self._partitions: dict[TP, _Partition] = {}
         self._generation = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sink")
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
         self._in_flight = 0
+        self._in_flight_bytes = 0
         self._flushing = asyncio.Lock()
+        self._flushing_since: float | None = None
+        self._held_since: float | None = None
+        # Calls of the sink that have not returned: what they do, and since when.
+        self._calls: dict[object, tuple[float, str]] = {}
         # The assignment whose folds must not be written any more; see flush().
         self._spoiled: int | None = None
         self._last_error = ""
+        self._error_of_kafka = False
+        self._error_ended_at = 0.0
         self._last_flush_at = 0.0
         self._stopping = False
         self._prepared = False
@@ -114,7 +133,7 @@ class Ingest:
                 Memory(point.memory, rules.memory_segments),
                 self._known_rules,
             )
-            self._partitions[tp] = _Partition(fold, high_water_mark=point.start)
+            self._partitions[tp] = _Partition(fold, point.start, point.start, self._clock())
         self._written.set()
         logger.info(
             "partitions assigned",
@@ -130,10 +149,13 @@ class Ingest:
         """Ask the sink where to go on, as often as it takes: without it nothing can be folded."""
         while log_starts and generation == self._generation:
             try:
-                return await self._in_thread(self._resume_now, log_starts)
+                resumed = await self._in_thread("reading positions", self._resume_now, log_starts)
             except (StoreError, BrokerError) as error:
                 self._failed(error, "positions cannot be read; trying again")
                 await asyncio.sleep(self._retry_seconds)
+            else:
+                self._recovered("positions are read again")
+                return resumed
         return {}
 
     def _resume_now(self, log_starts: dict[TP, int]) -> dict[TP, ResumePoint]:
@@ -159,7 +181,8 @@ class Ingest:
         for text in wanted_rules(batch) - self._known_rules.keys() - self._refused_rules:
             while True:
                 try:
-                    await self._in_thread(self._learn_rules_now, text)
+                    await self._in_thread("reading rules", self._learn_rules_now, text)
+                    self._recovered("rules are read again")
                     break
                 except (StoreError, BrokerError) as error:
                     self._failed(error, "the rules that a marker asks for cannot be read; trying again")
@@ -199,26 +222,77 @@ class Ingest:
                 )
                 self._seek(tp, fold.next_offset)
             return
-        began = time.perf_counter()
-        spoiled, self._spoiled = self._spoiled, self._generation
-        fold.add(batch)
-        self._spoiled = spoiled
-        partition.high_water_mark = max(batch.high_water_mark, batch.next_offset)
-        self._metrics.batch_folded(batch, time.perf_counter() - began)
-        self._report(partition)
-        pending = self.pending_events
-        self._metrics.pending(pending)
-        if pending >= self._settings.flush_events:
-            self._wanted.set()
+        seconds = 0.0
         generation = self._generation
-        while self.pending_events >= self._settings.max_pending_events and generation == self._generation:
-            self._written.clear()
-            await self._written.wait()
+        for piece in _pieces(batch):
+            began = time.perf_counter()
+            spoiled, self._spoiled = self._spoiled, self._generation
+            fold.add(piece)
+            partition.pending_bytes += _size(piece)
+            self._spoiled = spoiled
+            seconds += time.perf_counter() - began
+            partition.high_water_mark = max(batch.high_water_mark, batch.next_offset)
+            self._report(partition)
+            self._want_flush()
+            if self._too_much():
+                await self._hold()
+            elif piece.next_offset < batch.next_offset:
+                # Whoever asks how the worker is doing need not wait for the whole batch.
+                await asyncio.sleep(0)
+            if generation != self._generation:
+                return
+        self._metrics.batch_folded(batch, seconds)
+
+    def _want_flush(self) -> None:
+        self._tell_pending()
+        settings = self._settings
+        if (
+            self.pending_events >= settings.flush_events
+            or self.pending_bytes * _FLUSH_SHARE >= settings.max_pending_bytes
+        ):
+            self._wanted.set()
+
+    async def _hold(self) -> None:
+        """Wait until enough is written, or the partitions are assigned anew."""
+        generation = self._generation
+        self._held_since = began = self._clock()
+        self._metrics.back_pressure(True)
+        told = False
+        try:
+            while self._too_much() and generation == self._generation:
+                self._written.clear()
+                self._wanted.set()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._written.wait(), None if told else _SHORT_SECONDS)
+                    continue
+                told = True
+                logger.warning("back-pressure: too much waits to be written, folding waits", extra=self._wait())
+        finally:
+            self._held_since = None
+            self._metrics.back_pressure(False)
+        if told:
+            seconds = round(self._clock() - began, 1)
+            logger.warning("back-pressure is over, folding goes on", extra=self._wait() | {"seconds": seconds})
+
+    def _wait(self) -> dict[str, object]:
+        return {"pending_events": self.pending_events, "pending_bytes": self.pending_bytes}
+
+    def _too_much(self) -> bool:
+        settings = self._settings
+        return self.pending_events >= settings.max_pending_events or self.pending_bytes >= settings.max_pending_bytes
 
     @property
     def pending_events(self) -> int:
         """Events folded and not yet written."""
         return self._in_flight + sum(item.fold.pending_events for item in self._partitions.values())
+
+    @property
+    def pending_bytes(self) -> int:
+        """Size of the messages folded and not yet written: values, keys and headers, in bytes."""
+        return self._in_flight_bytes + sum(item.pending_bytes for item in self._partitions.values())
+
+    def _tell_pending(self) -> None:
+        self._metrics.pending(self.pending_events, self.pending_bytes)
 
     # The flush
 
@@ -230,13 +304,13 @@ class Ingest:
         """
         while not self._prepared and not self._stopping:
             try:
-                await self._in_thread(self._sink.prepare, self._rules)
+                await self._in_thread("preparing", self._sink.prepare, self._rules)
             except (StoreError, BrokerError) as error:
                 self._failed(error, "waiting for ClickHouse and Kafka")
                 await asyncio.sleep(self._retry_seconds)
             else:
                 self._prepared = True
-                self._last_error = ""
+                self._recovered("ClickHouse and Kafka are there")
 
     async def run(self) -> None:
         """Flush whenever it is due, until :meth:`stop`."""
@@ -260,11 +334,15 @@ class Ingest:
     async def _flush(self) -> None:
         generation = self._generation
         flush = Flush()
+        taken_bytes = 0
         for partition in self._partitions.values():
             flush.extend(partition.fold.take())
+            taken_bytes += partition.pending_bytes
+            partition.pending_bytes = 0
         if not flush:
             return
-        self._in_flight = flush.events
+        self._in_flight, self._in_flight_bytes = flush.events, taken_bytes
+        self._flushing_since = self._clock()
         self._spoiled = generation
         began = time.perf_counter()
         try:
@@ -276,7 +354,8 @@ class Ingest:
                     # The partitions are folded anew, from what the receipts say.
                     return
         finally:
-            self._in_flight = 0
+            self._in_flight = self._in_flight_bytes = 0
+            self._flushing_since = None
             self._written.set()
         if self._spoiled == generation:
             self._spoiled = None
@@ -287,18 +366,17 @@ class Ingest:
             for receipt in flush.receipts:
                 partition = self._partitions[TP(receipt.log.topic, receipt.log.partition)]
                 partition.durable = max(partition.durable or 0, receipt.next_offset)
+                partition.moved_at = self._clock()
                 self._report(partition)
-        self._metrics.pending(self.pending_events)
+        self._tell_pending()
 
     async def _write(self, flush: Flush) -> bool:
         try:
-            await self._in_thread(self._sink.write, flush)
+            await self._in_thread("writing", self._sink.write, flush)
         except (StoreError, BrokerError) as error:
             self._failed(error, "results cannot be written; trying again")
             return False
-        if self._last_error:
-            logger.warning("results are written again")
-            self._last_error = ""
+        self._recovered("results are written again")
         return True
 
     async def stop(self) -> None:
@@ -306,7 +384,7 @@ class Ingest:
         self._stopping = True
         self._wanted.set()
         await self.flush()
-        await self._in_thread(self._sink.close)
+        await self._in_thread("closing", self._sink.close)
         self._thread.shutdown()
 
     def status(self) -> Status:
@@ -314,6 +392,7 @@ class Ingest:
         return Status(
             assigned=len(self._partitions),
             pending_events=self.pending_events,
+            pending_bytes=self.pending_bytes,
             last_error=self._last_error,
             last_flush_at=self._last_flush_at,
             partitions=[
@@ -328,6 +407,31 @@ class Ingest:
             ],
         )
 
+    def standing(self) -> Standing:
+        """How far it is now, for :mod:`streams.health`."""
+        call_since, call = min(self._calls.values(), default=(None, ""))
+        return Standing(
+            prepared=self._prepared,
+            error=self._last_error,
+            error_of_kafka=self._error_of_kafka,
+            error_ended_at=self._error_ended_at,
+            call=call,
+            call_since=call_since,
+            flushing_since=self._flushing_since,
+            held_since=self._held_since,
+            pending_events=self.pending_events,
+            pending_bytes=self.pending_bytes,
+            partitions={
+                tp: PartitionStanding(
+                    item.fold.next_offset,
+                    item.start if item.durable is None else item.durable,
+                    item.high_water_mark,
+                    item.moved_at,
+                )
+                for tp, item in self._partitions.items()
+            },
+        )
+
     def _report(self, partition: _Partition) -> None:
         fold = partition.fold
         self._metrics.progress(fold.log, fold.next_offset, partition.durable, partition.high_water_mark)
@@ -337,6 +441,45 @@ class Ingest:
         if str(error) != self._last_error:
             logger.error(words, extra={"error": str(error)})
         self._last_error = str(error)
+        self._error_of_kafka = isinstance(error, BrokerError)
 
-    async def _in_thread(self, call: Callable[..., R], *arguments: object) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*arguments))
+    def _recovered(self, words: str) -> None:
+        if self._last_error:
+            logger.warning(words)
+            self._last_error = ""
+            self._error_ended_at = self._clock()
+
+    async def _in_thread(self, what: str, call: Callable[..., R], *arguments: object) -> R:
+        key = object()
+        self._calls[key] = self._clock(), what
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*arguments))
+        finally:
+            del self._calls[key]
+
+
+def _pieces(batch: RecordBatch) -> Iterator[RecordBatch]:
+    """Cut a batch where its values exceed a megabyte, so that the bounds are looked at in between.
+
+    A batch is as large as a fetch, and larger by far if it was compressed.
+    """
+    sizes = [len(value) if value else 0 for value in batch.values]
+    if sum(sizes) <= _PIECE_BYTES or len(batch) <= 1:
+        yield batch
+        return
+    start, start_offset, weight = 0, batch.start_offset, 0
+    for place, size in enumerate(sizes):
+        weight += size
+        last = place + 1 == len(batch)
+        if weight >= _PIECE_BYTES or last:
+            next_offset = batch.next_offset if last else batch.offsets[place + 1]
+            yield batch.part(start, place + 1, start_offset, next_offset)
+            start, start_offset, weight = place + 1, next_offset, 0
+
+
+def _size(batch: RecordBatch) -> int:
+    """Bytes of a batch that may have to be kept for the dead letters."""
+    size = sum(map(len, filter(None, batch.values))) + sum(map(len, filter(None, batch.keys)))
+    if any(batch.headers):
+        size += sum(len(name) + len(content or b"") for head in batch.headers for name, content in head)
+    return size

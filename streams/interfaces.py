@@ -53,8 +53,11 @@ class IngestMetrics(Protocol):
     def flush_failed(self, error: Exception) -> None:
         """A flush failed and will be tried again."""
 
-    def pending(self, events: int) -> None:
-        """Events folded and not yet written."""
+    def pending(self, events: int, value_bytes: int) -> None:
+        """Events folded and not yet written, and the size of the messages that held them, in bytes."""
+
+    def back_pressure(self, held: bool) -> None:
+        """Whether folding waits because too much is unwritten."""
 
     def progress(self, log: LogPartition, position: int, durable: int | None, high_water_mark: int) -> None:
         """Offsets of a partition."""
@@ -63,12 +66,44 @@ class IngestMetrics(Protocol):
         """A partition is no longer this worker's."""
 
 
+@dataclass(frozen=True, slots=True)
+class PartitionStanding:
+    """How far a partition is: offsets, and when the durable one moved last, on the monotonic clock."""
+
+    position: int
+    durable: int
+    high_water_mark: int
+    moved_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the ingest is, for :mod:`streams.health`. Times are of the monotonic clock; None is *not now*.
+
+    ``call`` names the oldest call of the sink that has not returned, ``held_since`` is when back-pressure began,
+    ``flushing_since`` when the flush under way did, tries included, ``error_ended_at`` when the sink last recovered.
+    """
+
+    prepared: bool
+    error: str
+    error_of_kafka: bool
+    error_ended_at: float
+    call: str
+    call_since: float | None
+    flushing_since: float | None
+    held_since: float | None
+    pending_events: int
+    pending_bytes: int
+    partitions: Mapping[TP, PartitionStanding]
+
+
 @dataclass(slots=True)
 class Status:
     """The state of the worker, for people: see ``/healthz`` and the page."""
 
     assigned: int = 0
     pending_events: int = 0
+    pending_bytes: int = 0
     last_error: str = ""
     last_flush_at: float = 0.0
     partitions: list[dict[str, int | str | None]] = field(default_factory=list)

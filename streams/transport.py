@@ -27,6 +27,8 @@ from faust.types import TP, ConsumerMessage, Message
 
 from pipeline.errors import LogMismatchError
 from pipeline.fold.records import RecordBatch
+from streams.forgiving import read_forgivingly
+from streams.health import Fetched, Polls
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self._sought: Any = None
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        read_forgivingly()
         consumer = super()._create_worker_consumer(transport)
         # Faust does so only under exactly_once, which is not used here; what was aborted never happened.
         consumer._isolation_level = "read_committed"
@@ -87,6 +90,22 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109 - the signature is Faust's
         max_records: int | None = None,
     ) -> Any:
+        batches = await self._fetch_batches(consumer, active_partitions, timeout, max_records)
+        self.polls.completed(self._fetched(consumer))
+        return batches
+
+    @property
+    def polls(self) -> Polls:
+        """Who is told of polls; the application's if it has one."""
+        return _polls_of(self.app)
+
+    async def _fetch_batches(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None,  # noqa: ASYNC109
+        max_records: int | None,
+    ) -> dict[TP, list[RecordBatch]]:
         fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
         # No await between the fetch and the reading of positions: a seek in between would make a false range.
         if consumer._subscription.subscription.assignment is not self._sought:
@@ -101,6 +120,21 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             if batch.offsets[0] > batch.start_offset:
                 batches[tp] = await self._without_truncated(consumer, tp, batch)
         return batches
+
+    def _fetched(self, consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, Fetched]:
+        """How far the consumer is, for whoever looks whether it gets on."""
+        subscription = consumer._subscription.subscription
+        if subscription is None or subscription.assignment is None or subscription.assignment is not self._sought:
+            return {}
+        found = {}
+        for tp, handed_on in self._reached.items():
+            state = subscription.assignment.state_value(tp)
+            if state is None or state.position is None:
+                continue
+            # What lies behind the last stable offset belongs to transactions that are still open.
+            end = state.highwater if state.lso is None or state.lso < 0 else state.lso
+            found[tp] = Fetched(handed_on, state.position, state.position if end is None else end)
+        return found
 
     def _batch(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP, records: list[Any]) -> RecordBatch:
         first = records[0].offset
@@ -149,6 +183,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         return [deleted, replace(batch, start_offset=deleted_to)]
 
 
+def _polls_of(app: Any) -> Polls:
+    """What the application keeps of the consumer, in ``app.polls`` if it wants to know."""
+    if getattr(app, "polls", None) is None:
+        app.polls = Polls()
+    return cast(Polls, app.polls)
+
+
 class Consumer(driver.Consumer):
     """Consumer of record batches. Acknowledgements are not counted: what is durable is known to the authority."""
 
@@ -194,7 +235,15 @@ class Consumer(driver.Consumer):
         seeking = asyncio.ensure_future(self._load_and_seek())
         self._seeking.add(seeking)
         seeking.add_done_callback(self._seeking.discard)
+        polls = _polls_of(self.app)
+        polls.seek_began(seeking)
+        seeking.add_done_callback(polls.seek_ended)
         return {}
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Note that partitions are assigned anew; Faust calls this before every assignment."""
+        _polls_of(self.app).rebalance_began()
+        await super().on_partitions_revoked(revoked)
 
     async def _load_and_seek(self) -> None:
         try:

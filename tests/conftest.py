@@ -20,6 +20,28 @@ if TYPE_CHECKING:
 TopicName = Callable[..., str]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fuzz-seed", type=int, help="seed of tests/unit/test_fuzz.py; else fixed in CI, random elsewhere"
+    )
+    parser.addoption("--fuzz-messages", type=int, default=200_000, help="how many messages it makes")
+
+
+@pytest.fixture(scope="session")
+def fuzz_seed(pytestconfig: pytest.Config) -> int:
+    """Seed of the fuzzer."""
+    given: int | None = pytestconfig.getoption("--fuzz-seed")
+    if given is not None:
+        return given
+    return 20261124 if os.environ.get("CI") == "true" else uuid.uuid4().int % 10**9
+
+
+@pytest.fixture(scope="session")
+def fuzz_messages(pytestconfig: pytest.Config) -> int:
+    """How many messages the fuzzer makes."""
+    return int(pytestconfig.getoption("--fuzz-messages"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # How long an example takes says something about the machine, not about the code.
     # Continuous integration tries the same examples each time; everybody else finds new ones.

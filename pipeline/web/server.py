@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Protocol, TypeVar
 
@@ -20,12 +21,15 @@ from pipeline.settings import Settings
 from pipeline.web.overview import Cached
 from sinks.clickhouse.client import Client, Rows, connect, parse_url
 from sinks.prometheus import Metrics
+from streams.health import Verdict
 from streams.interfaces import Status
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_MINUTES = 7 * 24 * 60
+ANSWER_SECONDS = 15.0
+"""Longest wait for the figures of the page."""
 # Of a statement as ClickHouse formats it.
 _LOOPBACK = ("127.", "::1", "localhost")
 _READING = ("SELECT", "WITH", "SHOW", "DESCRIBE", "EXISTS", "EXPLAIN")
@@ -43,6 +47,9 @@ class StatusSource(Protocol):
 
     def status(self) -> Status:
         """The state now."""
+
+    def look(self) -> Verdict:
+        """How the worker is doing, judged anew."""
 
 
 class WebServer:
@@ -113,7 +120,12 @@ class WebServer:
         text = request.query.get("minutes", "60")
         if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_MINUTES):
             raise web.HTTPBadRequest(text=f"minutes must be a whole number from 1 to {MAX_MINUTES}")
-        answer = await self._in_thread(lambda: self._cached.overview(self._store(), self._catalogue, int(text)))
+        asked = self._in_thread(lambda: self._cached.overview(self._store(), self._catalogue, int(text)))
+        try:
+            # Whoever still waits for the one thread then is taken off its queue.
+            answer = await asyncio.wait_for(asked, ANSWER_SECONDS)
+        except TimeoutError as error:
+            raise StoreError(f"ClickHouse has not answered for {ANSWER_SECONDS:g} s; see /readyz") from error
         return _json(answer)
 
     async def _status(self, request: web.Request) -> web.Response:
@@ -122,16 +134,31 @@ class WebServer:
         return _json(status | quantiles)
 
     async def _metrics_page(self, request: web.Request) -> web.Response:
+        self._source.look()
         return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def _healthz(self, request: web.Request) -> web.Response:
-        return _json({"alive": True})
+        return _json({"alive": True} | self._health())
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        status = self._source.status()
-        ready = status.assigned > 0 and not status.last_error
-        words = status.last_error or ("" if status.assigned else "no partitions are assigned")
-        return _json({"ready": ready, "reason": words}, status=200 if ready else 503)
+        health = self._health()
+        return _json(health, status=200 if health["ready"] else 503)
+
+    def _health(self) -> dict[str, object]:
+        verdict, status = self._source.look(), self._source.status()
+        return {
+            "ready": verdict.ready,
+            "state": verdict.state,
+            "reason": verdict.reason,
+            "since": datetime.fromtimestamp(verdict.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "write_seconds": verdict.write_seconds and round(verdict.write_seconds, 1),
+            "stalled_seconds": round(verdict.stalled_seconds, 1),
+            "assigned": status.assigned,
+            "pending_events": status.pending_events,
+            "pending_bytes": status.pending_bytes,
+            "last_error": status.last_error,
+            "last_flush_at": status.last_flush_at,
+        }
 
     async def _sql(self, request: web.Request) -> web.Response:
         self._check_token(request)

@@ -216,8 +216,10 @@ def test_the_metrics_parse_and_tell_of_all_partitions(running: Running) -> None:
 
 
 def test_health_and_readiness_are_told(running: Running) -> None:
-    assert json.loads(get(f"{running.url}/healthz")[1]) == {"alive": True}
-    assert get(f"{running.url}/readyz") == (200, b'{"ready":true,"reason":""}')
+    assert json.loads(get(f"{running.url}/healthz")[1])["alive"] is True
+    status, ready = get(f"{running.url}/readyz")
+    found = json.loads(ready)
+    assert (status, found["ready"], found["state"], found["reason"]) == (200, True, "consuming", "")
     status = json.loads(get(f"{running.url}/api/status")[1])
     assert (status["assigned"], status["last_error"], len(status["partitions"])) == (4, "", 4)
 

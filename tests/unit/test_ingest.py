@@ -318,3 +318,143 @@ async def test_nothing_is_written_after_a_fold_that_failed_half_way(monkeypatch:
         await ingest.add(batch(0, 8))
     await ingest.stop()
     assert sink.store.receipts == {}
+
+
+async def test_too_many_unwritten_bytes_make_the_agent_wait_and_are_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused events keep their original bytes, however few they are."""
+    monkeypatch.setattr("streams.ingest._SHORT_SECONDS", 0.01)
+    sink = FakeSink(gate=threading.Event())
+    ingest = ingest_of(sink, max_pending_bytes=30_000)
+    metrics: Any = ingest._metrics
+    running = asyncio.create_task(ingest.run())
+    await ingest.load({TP0: 0})
+    large = LogRecord(0, BASE_MS, (), junk=True)
+    batches = [batch_of(LOG, [replace(large, offset=n)], n, n + 1) for n in range(5)]
+    batches = [
+        replace(one, values=[b"x" * 9_000], keys=[b"k" * 500], headers=[(("h" * 100, b"v" * 395), ("none", None))])
+        for one in batches
+    ]
+    with caplog.at_level("WARNING"):
+        await ingest.add(batches[0])
+        await eventually(lambda: sink.tries)
+        for one in batches[1:3]:
+            await ingest.add(one)
+        assert ingest.pending_bytes == ingest.status().pending_bytes == 29_997
+        assert ingest.standing().held_since is None
+        adding = asyncio.create_task(ingest.add(batches[3]))
+        await eventually(lambda: "back-pressure: too much" in caplog.text)
+        assert metrics.registry.get_sample_value("xidmet_back_pressure") == 1
+        assert metrics.registry.get_sample_value("xidmet_pending_bytes") == 39_996
+        assert ingest.standing().held_since is not None
+        assert not adding.done()
+        assert sink.gate is not None
+        sink.gate.set()
+        await asyncio.wait_for(adding, 30)
+    assert [record.message for record in caplog.records] == [
+        "back-pressure: too much waits to be written, folding waits",
+        "back-pressure is over, folding goes on",
+    ]
+    assert vars(caplog.records[0])["pending_bytes"] == 39_996
+    assert metrics.registry.get_sample_value("xidmet_back_pressure") == 0
+    await ingest.stop()
+    await running
+    assert ingest.pending_bytes == 0
+
+
+async def test_an_assignment_ends_back_pressure_for_the_one_before() -> None:
+    sink = FakeSink(broken=False)
+    ingest = ingest_of(sink, max_pending_bytes=10)
+    await ingest.load({TP0: 0})
+    adding = asyncio.create_task(ingest.add(batch(0, 4)))
+    await eventually(lambda: ingest.standing().held_since is not None)
+    assert await ingest.load({TP0: 0}) == {TP0: 0}
+    await asyncio.wait_for(adding, 30)
+    assert ingest.pending_bytes == 0
+    await ingest.stop()
+
+
+async def test_what_a_sink_does_is_seen_while_it_does_it() -> None:
+    now = [100.0]
+    sink = FakeSink(gate=threading.Event())
+    ingest = Ingest(
+        *(sink, CATALOGUE, RULES, WorkerSettings(flush_seconds=3_600.0), 0.01, Metrics([])),
+        lambda tp, offset: None,
+        clock=lambda: now[0],
+    )
+    await ingest.load({TP0: 0})
+    await ingest.add(batch(0, 4))
+    before = ingest.standing()
+    assert (before.call, before.call_since, before.flushing_since) == ("", None, None)
+    now[0] = 105.0
+    flushing = asyncio.create_task(ingest.flush())
+    await eventually(lambda: sink.tries)
+    during = ingest.standing()
+    assert (during.call, during.call_since, during.flushing_since) == ("writing", 105.0, 105.0)
+    assert (during.partitions[TP0].durable, during.partitions[TP0].moved_at) == (0, 100.0)
+    now[0] = 107.0
+    assert sink.gate is not None
+    sink.gate.set()
+    await flushing
+    after = ingest.standing()
+    assert (after.call_since, after.flushing_since) == (None, None)
+    assert (after.partitions[TP0].durable, after.partitions[TP0].moved_at) == (4, 107.0)
+    await ingest.stop()
+
+
+async def test_positions_that_can_be_read_again_end_the_error_without_a_flush() -> None:
+    """An idle topic has no flush; the worker was not ready for ever after an outage in a rebalance."""
+    sink = FakeSink(broken=True)
+    ingest = ingest_of(sink)
+    loading = asyncio.create_task(ingest.load({TP0: 0}))
+    await eventually(lambda: ingest.status().last_error)
+    sink.broken = False
+    await loading
+    assert ingest.status().last_error == ""
+    await ingest.stop()
+
+
+async def test_a_large_batch_is_folded_in_pieces_so_that_the_bounds_hold_within_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.ingest._PIECE_BYTES", 1_000)
+    sink = FakeSink(gate=threading.Event())
+    ingest = ingest_of(sink, max_pending_events=12)
+    running = asyncio.create_task(ingest.run())
+    await ingest.load({TP0: 0})
+    whole = batch(0, 60)
+    # Holes within and at the end, as transactions leave them.
+    offsets = [2 * offset for offset in whole.offsets]
+    whole = replace(whole, offsets=offsets, next_offset=130)
+    adding = asyncio.create_task(ingest.add(whole))
+    await eventually(lambda: ingest.standing().held_since is not None)
+    assert 12 <= ingest.pending_events < 20
+    assert ingest.standing().partitions[TP0].position < 60
+    assert sink.gate is not None
+    sink.gate.set()
+    await asyncio.wait_for(adding, 30)
+    assert ingest.standing().partitions[TP0].position == 130
+    await ingest.stop()
+    await running
+    assert len(sink.store.ledger) == 60
+    sink.store.check_receipts()
+
+
+async def test_the_rest_of_a_batch_is_dropped_when_the_partition_is_assigned_anew_within_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.ingest._PIECE_BYTES", 1_000)
+    sink = FakeSink()
+    ingest = ingest_of(sink, max_pending_events=12)
+    await ingest.load({TP0: 0})
+    adding = asyncio.create_task(ingest.add(batch(0, 60)))
+    await eventually(lambda: ingest.standing().held_since is not None)
+    assert await ingest.load({TP0: 0}) == {TP0: 0}
+    await asyncio.wait_for(adding, 30)
+    assert (ingest.pending_events, ingest.standing().partitions[TP0].position) == (0, 0)
+    running = asyncio.create_task(ingest.run())
+    await ingest.add(batch(0, 60))
+    await ingest.stop()
+    await running
+    assert len(sink.store.ledger) == 60

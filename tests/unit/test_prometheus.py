@@ -66,7 +66,9 @@ def busy() -> Metrics:
     for flush in folded(log, 50):
         metrics.flush_written(flush, 0.02, milliseconds(log.accepted[-1]) / 1000 + 1)
     metrics.batch_folded(log.batch(0, 50), 0.003)
-    metrics.pending(7)
+    metrics.pending(7, 700)
+    metrics.back_pressure(True)
+    metrics.health(False, True, 90.5)
     metrics.progress(LOG, 10, 8, 12)
     metrics.flush_failed(StoreError("away"))
     metrics.audit_findings.set(0)

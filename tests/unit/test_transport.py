@@ -9,6 +9,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from pipeline.errors import LogMismatchError
+from streams.health import Fetched
 from streams.transport import BatchConsumerThread
 
 TP0, TP1 = TP("usage.events", 0), TP("usage.events", 1)
@@ -25,7 +26,8 @@ class FakeConsumer:
         self.assign()
 
     def assign(self) -> None:
-        state = SimpleNamespace(state_value=lambda tp: SimpleNamespace(position=self.positions[tp]))
+        ends = {"highwater": 1_000, "lso": 900}
+        state = SimpleNamespace(state_value=lambda tp: SimpleNamespace(position=self.positions[tp], **ends))
         self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=state))
 
     def highwater(self, tp: TP) -> int:
@@ -44,6 +46,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> BatchConsumerThread:
     """A thread object that was never started; fetches answer with ``thread.fetched``, seeks do nothing."""
     made = BatchConsumerThread.__new__(BatchConsumerThread)
     made._reached, made._sought = {}, None
+    made.app = SimpleNamespace()  # type: ignore[assignment]
 
     async def fetch(self: Any, *_: Any) -> Any:
         return self.fetched
@@ -106,3 +109,20 @@ async def test_a_log_that_goes_on_before_what_was_read_is_an_error(thread: Batch
     await thread._seek_wait(consumer, {TP0: 10})
     with pytest.raises(LogMismatchError, match=r"usage.events\[0\]: read up to offset 10, but the log goes on at 3"):
         await fetch(thread, consumer, {TP0: [record(3)]})
+
+
+async def test_each_poll_tells_how_far_the_consumer_is(thread: BatchConsumerThread) -> None:
+    """Also one without records, whose position may have passed over what was aborted, and one before the seek."""
+    consumer = FakeConsumer({TP0: 11, TP1: 0})
+    assert await fetch(thread, consumer, {}) == {}
+    assert thread.polls.fetched == {}
+    assert thread.polls.polled_at is not None
+    await thread._seek_wait(consumer, {TP0: 10})
+    await fetch(thread, consumer, {TP0: [record(10)]})
+    assert thread.polls.fetched == {TP0: Fetched(handed_on=11, position=11, end=900)}
+    consumer.positions[TP0] = 14
+    await fetch(thread, consumer, {})
+    assert thread.polls.fetched == {TP0: Fetched(handed_on=11, position=14, end=900)}
+    consumer.assign()
+    await fetch(thread, consumer, {})
+    assert thread.polls.fetched == {}

@@ -1,0 +1,223 @@
+"""A worker whose ClickHouse is away or frozen, one that is wedged, and one whose topic grows."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import NewPartitions
+
+from pipeline.emitter import Emitter
+from tests.support import ClickHouseServer, KafkaServer
+from tests.support.pipeline_run import ROOT, PipelineRun, events
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def pipeline(kafka_server: KafkaServer, clickhouse_database: str, tmp_path: Path) -> Iterator[PipelineRun]:
+    run = PipelineRun(kafka_server.bootstrap, clickhouse_database, tmp_path, kafka__partitions=2)
+    run.run("migrate")
+    yield run
+    run.stop()
+
+
+def emit(run: PipelineRun, count: int, seed: int) -> None:
+    kafka = run.settings.kafka
+    with Emitter(kafka.bootstrap, kafka.events_topic, batch_events=20) as emitter:
+        for event in events(count, seed):
+            emitter.emit(event)
+        emitter.flush()
+
+
+def answer(run: PipelineRun, path: str) -> tuple[int, Any]:
+    """Status and content of an address of the worker that was started last; 0 as long as it does not listen."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{run.flags['web.port']}{path}", timeout=30) as response:
+            status, body = response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            status, body = error.code, error.read()
+    except OSError:
+        return 0, {"state": "", "ready": False}
+    return status, body.decode() if path == "/metrics" else json.loads(body)
+
+
+def health(run: PipelineRun) -> dict[str, Any]:
+    """What /readyz says; its status and /healthz agree with it."""
+    status, ready = answer(run, "/readyz")
+    assert status in (0, 200 if ready["ready"] else 503)
+    if status:
+        alive, content = answer(run, "/healthz")
+        assert (alive, content["alive"]) == (200, True)
+    found: dict[str, Any] = ready
+    return found
+
+
+def metric(run: PipelineRun, name: str) -> float:
+    found = re.search(rf"^{name} (\S+)$", answer(run, "/metrics")[1], re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def members(run: PipelineRun) -> list[tuple[str, str]]:
+    """Who is in the group, and the state of the group."""
+    kafka = run.settings.kafka
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    try:
+        group = admin.describe_groups([kafka.group])[kafka.group]
+    finally:
+        admin.close()
+    return [(member["member_id"], group["group_state"]) for member in group["members"]]
+
+
+def log_of(run: PipelineRun, words: str) -> int:
+    return sum(path.read_text(errors="replace").count(words) for path in run.directory.glob("worker-*.log"))
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+def test_a_worker_without_clickhouse_holds_a_bounded_amount_stays_and_catches_up(
+    pipeline: PipelineRun, clickhouse_server: ClickHouseServer, fault: str
+) -> None:
+    """For longer than the session time-out (6 s) and several request time-outs (3 s)."""
+    bound = 2_000
+    pipeline.flags |= {
+        "kafka.request_timeout_seconds": 3,
+        "kafka.max_poll_records": 50,
+        "worker.max_pending_events": bound,
+        "worker.unready_seconds": 3,
+        # The driver's own time-out must not be what ends the wait.
+        "clickhouse.query_timeout_seconds": 60,
+    }
+    worker = pipeline.start_worker()
+    emit(pipeline, 1_000, seed=1)
+    pipeline.wait_for_events(1_000)
+    wait_until(lambda: health(pipeline)["state"] == "consuming", 60, "the worker to be well")
+    before = members(pipeline)
+    if fault == "killed":
+        clickhouse_server.kill()
+    else:
+        clickhouse_server.pause()
+    for seed in (2, 3):
+        emit(pipeline, 10_000, seed=seed)
+    wait_until(lambda: metric(pipeline, "xidmet_back_pressure") == 1, 60, "back-pressure")
+    wait_until(lambda: health(pipeline)["stalled_seconds"] > 20, 90, "an outage of 20 seconds", every=0.5)
+    found = health(pipeline)
+    assert (found["ready"], found["state"]) == (False, "waiting_for_clickhouse")
+    assert "does not answer" in found["reason"]
+    if fault == "frozen":
+        assert "writing has been under way for" in found["reason"]
+        assert found["write_seconds"] > 15
+    # A poll of 50 messages of 20 events is what may come on top.
+    assert bound <= found["pending_events"] == metric(pipeline, "xidmet_pending_events") < bound + 1_000
+    assert found["pending_bytes"] == metric(pipeline, "xidmet_pending_bytes") > bound * 200
+    assert metric(pipeline, "xidmet_ready") == metric(pipeline, "xidmet_stuck") == 0
+    with ThreadPoolExecutor(3) as pool:
+        pages = list(pool.map(lambda _: answer(pipeline, "/api/overview"), range(3)))
+    for status, page in pages:
+        assert status == 503
+        assert "ClickHouse" in page["error"]
+    assert members(pipeline) == before
+    if fault == "killed":
+        clickhouse_server.start()
+    else:
+        clickhouse_server.resume()
+    pipeline.assert_equal_to_log()
+    wait_until(lambda: health(pipeline)["state"] == "consuming", 60, "the worker to be well again")
+    assert metric(pipeline, "xidmet_back_pressure") == metric(pipeline, "xidmet_pending_bytes") == 0
+    assert worker.poll() is None
+    assert members(pipeline) == before
+    assert [state for _, state in before] == ["Stable"]
+    assert log_of(pipeline, "partitions assigned") == 1
+    assert log_of(pipeline, "back-pressure: too much") == 1
+    assert log_of(pipeline, "back-pressure is over") == 1
+
+
+@pytest.mark.parametrize("wedge", ["write", "poll", "resume"])
+def test_a_wedged_worker_says_that_it_is_stuck_and_where(pipeline: PipelineRun, tmp_path: Path, wedge: str) -> None:
+    pipeline.flags |= {
+        "web.port": free_port(),
+        "worker.stuck_seconds": 6,
+        "worker.unready_seconds": 100,
+        "kafka.request_timeout_seconds": 7,
+    }
+    file = tmp_path / "wedges" / wedge
+    file.parent.mkdir()
+    if wedge == "resume":
+        file.touch()
+    flags = [f"{key}={value}" for key, value in pipeline.flags.items()]
+    with (pipeline.directory / "worker-wedged.log").open("wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.wedged_worker", str(file.parent), *flags],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+        )
+    pipeline.workers.append(worker)
+    emit(pipeline, 1_000, seed=1)
+    if wedge != "resume":
+        pipeline.wait_for_events(1_000)
+        wait_until(lambda: health(pipeline)["state"] == "consuming", 60, "the worker to be well")
+        file.touch()
+        emit(pipeline, 1_000, seed=2)
+    wait_until(lambda: health(pipeline)["state"] == "stuck", 90, "the worker to call itself stuck")
+    found = health(pipeline)
+    where = r"usage\.events-\w+\[\d\]: durable offset \d+, folded to \d+, high-water mark \d+; nothing became durable"
+    last = r"the last poll of Kafka came back \d+ s ago"
+    words = {
+        "write": rf"{where} for \d+ s; a flush has been under way for \d+ s; {last}",
+        # What was fetched and not handed on can be late first.
+        "poll": rf"no poll of Kafka came back for \d+ s|{where} for \d+ s; no flush is under way; {last}",
+        "resume": r"the seek to the positions of an assignment has been under way for \d+ s",
+    }
+    assert re.fullmatch(words[wedge], found["reason"]), found["reason"]
+    assert (found["ready"], metric(pipeline, "xidmet_ready"), metric(pipeline, "xidmet_stuck")) == (False, 0, 1)
+    assert log_of(pipeline, "the worker is stuck") == 1
+    file.unlink()
+    wait_until(lambda: health(pipeline)["state"] == "consuming", 60, "the worker to be well again")
+    assert log_of(pipeline, "the worker is no longer stuck") == 1
+    pipeline.assert_equal_to_log()
+    assert metric(pipeline, "xidmet_stuck") == 0
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
+
+
+def test_partitions_that_are_added_are_read_from_their_start_without_a_restart(pipeline: PipelineRun) -> None:
+    """The topic has 2, then 5, while ``kafka.partitions`` says 3 all the time."""
+    pipeline.flags |= {"kafka.partitions": 3, "kafka.metadata_seconds": 2}
+    workers = [pipeline.start_worker(), pipeline.start_worker()]
+    emit(pipeline, 1_000, seed=1)
+    pipeline.wait_for_events(1_000)
+    kafka = pipeline.settings.kafka
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    try:
+        admin.create_partitions({kafka.events_topic: NewPartitions(5)})
+    finally:
+        admin.close()
+    # At once, before the workers can know.
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    try:
+        sent = [
+            producer.send(kafka.events_topic, json.dumps(event).encode(), partition=2 + number % 3)
+            for number, event in enumerate(events(900, seed=2))
+        ]
+        for one in sent:
+            one.get(timeout=60)
+    finally:
+        producer.close()
+    pipeline.wait_for_events(1_900, seconds=60)
+    emit(pipeline, 1_000, seed=3)
+    pipeline.assert_equal_to_log()
+    assert pipeline.query("SELECT count(DISTINCT partition) FROM segments") == [(5,)]
+    assert [worker.poll() for worker in workers] == [None, None]

@@ -61,6 +61,7 @@ class Ingest:
         retry_seconds: float,
         metrics: IngestMetrics,
         seek: Callable[[TP, int], object],
+        on_written: Callable[[Flush], object] | None = None,
     ) -> None:
         self._sink = sink
         self._catalogues = {catalogue.version: catalogue}
@@ -69,6 +70,7 @@ class Ingest:
         self._retry_seconds = retry_seconds
         self._metrics = metrics
         self._seek = seek
+        self._on_written = on_written
         self._partitions: dict[TP, _Partition] = {}
         self._generation = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sink")
@@ -244,6 +246,8 @@ class Ingest:
         written_at = time.time()
         self._last_flush_at = written_at
         self._metrics.flush_written(flush, time.perf_counter() - began, written_at)
+        if self._on_written is not None:
+            self._on_written(flush)
         if generation == self._generation:
             for receipt in flush.receipts:
                 partition = self._partitions[TP(receipt.log.topic, receipt.log.partition)]

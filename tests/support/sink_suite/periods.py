@@ -24,6 +24,7 @@ from sinks.clickhouse.period_audit import CLOSED_SECONDS, DUE_SECONDS
 from sinks.clickhouse.period_sql import CLOSED_BIT, EPOCH_BIT, HOURS, Kind, Source, bucket_sql, days_of, insert_sql
 from sinks.clickhouse.periods import Change, current_epoch, due, months, raise_epoch, recompute, refresh, runs
 from tests.support.sink_suite.data import (
+    CATALOGUE,
     LOG,
     OTHER_LOG,
     START,
@@ -44,6 +45,7 @@ from tests.support.sink_suite.data import (
 )
 
 ZONE: Final = "Asia/Baku"
+AGENCY: Final = CATALOGUE.agencies[0]
 OPEN: Final = START + timedelta(minutes=30)
 CLOSED: Final = START + timedelta(days=3)
 FROM: Final = START - timedelta(days=2)
@@ -55,7 +57,7 @@ Totals = dict[tuple[Any, ...], tuple[int, int, dict[int, int], int]]
 
 
 def use(number: int, at: datetime, channel: str = "web", duration_ms: int = 10) -> Event:
-    data = {"agency": "dost", "service": "disability-assessment", "channel": channel, "outcome": "success"}
+    data = {"agency": AGENCY.code, "service": AGENCY.services[0].code, "channel": channel, "outcome": "success"}
     envelope = {"specversion": "1.0", "id": f"use-{number}", "source": "test", "type": "xidmet.service.used.v1"}
     time = at.isoformat().replace("+00:00", "Z")
     return {
@@ -99,7 +101,7 @@ def kept(client: Client, kind: Kind) -> Totals:
         f"SELECT {kind.sql_number(kind.column)}, agency, service, channel, outcome, stage, events, duration_ms_sum,"
         f" histogram, finalizeAggregation(users) FROM {kind.table} FINAL WHERE events > 0{zone}",
     )
-    return {row[:6]: row[6:] for row in found}  # type: ignore[misc]
+    return {row[:6]: row[6:] for row in found}
 
 
 def reconcile(client: Client, now: datetime, zone: str = ZONE, **options: Any) -> list[Change]:
@@ -122,6 +124,13 @@ def repeated() -> tuple[Log, Log]:
     other = Log(OTHER_LOG)
     other.add(log.accepted[:7])
     return log, other
+
+
+def longer() -> Log:
+    """The first of these logs, nine events later."""
+    log, _ = repeated()
+    log.add(synthetic(9, seed=7))
+    return log
 
 
 class TestPeriods:
@@ -322,7 +331,7 @@ class TestConvergence:
         return one, other
 
     def winners(self, client: Client, one: Log, other: Log) -> list[Event]:
-        """Of each event the copy with the lowest offset, counted without the ledger; at equal ones as its version says."""
+        """Of each event the copy with the lowest offset, counted without the ledger; of equal ones as versions say."""
         ((zero, first),) = rows(
             client,
             f"SELECT bitAnd(cityHash64('{LOG.topic_id}'), 524287), bitAnd(cityHash64('{LOG.topic_id}') + 1, 524287)",
@@ -341,7 +350,7 @@ class TestConvergence:
             yield client
 
     @settings(
-        max_examples=25,
+        max_examples=15,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
         deadline=None,
     )
@@ -377,12 +386,17 @@ class TestConvergence:
                 staged.append(self.read(client, (HOURS, days_of(ZONE))[choice // 2], source, number))
             elif staged:
                 self.write(client, staged.pop(choice % len(staged)))
+        reconcile(client, CLOSED)
         while staged:
             self.write(client, staged.pop())
-        reconcile(client, CLOSED)
-        assert_totals(client, self.winners(client, one, other))
+        truth = self.winners(client, one, other)
         for kind in (HOURS, days_of(ZONE)):
+            # Zombies that write last can bring back groups that are gone, nothing else; a sweep finds these.
+            assert expected(kind, truth).items() <= kept(client, kind).items()
+            for number in due(client, kind, FROM.timestamp(), TO.timestamp(), CLOSED.timestamp(), 0):
+                refresh(client, kind, "ledger", number, number)
             assert due(client, kind, FROM.timestamp(), TO.timestamp(), CLOSED.timestamp(), 0) == []
+        assert_totals(client, truth)
 
     @staticmethod
     def read(client: Client, kind: Kind, source: Source, number: int) -> Staged:
@@ -403,7 +417,7 @@ class TestConvergence:
 
     def test_whoever_read_last_stays_whatever_is_written_after_it(self, client: Client) -> None:
         log, other = repeated()
-        earlier = []
+        earlier: list[Staged] = []
         for flush in folded(log, 20):
             write(client, [flush])
             earlier.append(self.read(client, HOURS, "minutes", len(earlier)))
@@ -505,8 +519,7 @@ class TestReconcile:
         assert self.brief(reconcile(client, OPEN)) == self.both("minutes", some, 407, 0, late, "late")
         assert self.brief(reconcile(client, CLOSED)) == self.both("ledger", 407, 400, 7, 0, "closed")
         assert reconcile(client, CLOSED) == []
-        more = mixed_log(synthetic(400) + synthetic(9, seed=7))
-        write(client, folded(more))
+        write(client, folded(longer()))
         assert self.brief(reconcile(client, CLOSED)) == self.both("ledger", 400, 409, 0, 9, "late")
         assert reconcile(client, CLOSED) == []
         changes = recompute(client, FROM, START, ZONE, CLOSED)
@@ -538,8 +551,8 @@ class TestReconcile:
         log, _ = repeated()
         write(client, folded(log))
         reconcile(client, CLOSED)
-        spoil(client, "hours", "UPDATE events = events + 5", "agency = 'dost'")
-        ((gone,),) = rows(client, "SELECT service FROM days WHERE agency = 'dost' LIMIT 1")
+        ((gone,),) = rows(client, "SELECT service FROM daily LIMIT 1")
+        spoil(client, "hours", "UPDATE events = events + 5", f"service = '{gone}'")
         spoil(client, "days", "DELETE", f"service = '{gone}'")
         changes = reconcile(client, CLOSED)
         assert [item.cause for item in changes] == ["damaged", "damaged"]
@@ -629,7 +642,7 @@ class TestPeriodAudit:
         assert "rows that the ledger has no longer" in found[-1][2]
 
     def test_what_is_due_is_no_finding_until_it_was_due_for_long(self, client: Client) -> None:
-        write(client, folded(mixed_log(synthetic(400) + synthetic(9, seed=7))))
+        write(client, folded(longer()))
         ((written,),) = rows(client, "SELECT max(toUnixTimestamp(written_at)) FROM receipts")
         assert self.findings(client, written + DUE_SECONDS - 60) == []
         found = self.findings(client, written + DUE_SECONDS + 60)

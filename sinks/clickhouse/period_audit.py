@@ -3,13 +3,15 @@
 from typing import Final
 
 from sinks.clickhouse.client import Client
-from sinks.clickhouse.period_sql import HOURS, Kind, days_of
+from sinks.clickhouse.period_sql import HOUR_SECONDS, HOURS, Kind, days_of
 from sinks.clickhouse.periods import NOTHING, Found, Stored, current_epoch, found, months, stored
 
 # A period that ended so long ago must be computed from the ledger; the workers' grace and a few of their rounds.
 CLOSED_SECONDS: Final = 1_800.0
 # What a worker wrote less than so long ago may still wait for its recomputation.
 DUE_SECONDS: Final = 900.0
+# Periods that are compared in one statement: a bound for what ClickHouse holds in memory.
+_AT_ONCE: Final = {"hours": 7 * 24 * HOUR_SECONDS, "days": 31}
 _MOST_FINDINGS: Final = 100
 
 
@@ -34,12 +36,11 @@ def wrong_periods(client: Client, kind: Kind, ended: float, now: float) -> tuple
     for start, end in months(client):
         # A day of the zone can lie in two months of UTC.
         first, until = max(kind.number(start), following), min(kind.number(end - 1), last)
-        if first > until:
-            continue
-        some, other = _compare(client, kind, first, until, now)
-        compared += some
-        wrong += other
-        following = until + kind.step
+        for one in range(first, until + 1, _AT_ONCE[kind.table]):
+            some, other = _compare(client, kind, one, min(until, one + _AT_ONCE[kind.table] - kind.step), now)
+            compared += some
+            wrong += other
+        following = max(following, until + kind.step)
     if len(wrong) > _MOST_FINDINGS:
         rest = len(wrong) - _MOST_FINDINGS
         wrong = [*wrong[:_MOST_FINDINGS], (kind.table, f"{rest} more are wrong")]

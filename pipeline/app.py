@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.catalogue import Catalogue, load_catalogue
 from pipeline.fold.records import RecordBatch
 from pipeline.fold.rules import Rules
 from pipeline.runtime.auditing import audit_into
+from pipeline.runtime.periods import Marks, PeriodKeeper, kinds_of
 from pipeline.runtime.results import Results
 from pipeline.settings import Settings, load_settings
 from pipeline.web.server import WebServer
@@ -70,7 +72,9 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
 
     Raises:
         CatalogueError: the catalogue file is not valid.
+        SettingsError: there is no such time zone.
     """
+    marks = Marks(kinds_of(settings))
     catalogue = load_catalogue(settings.catalogue_path)
     kafka = settings.kafka
     app = XidmetApp(
@@ -113,6 +117,7 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
         settings.clickhouse.retry_seconds,
         metrics,
         seek,
+        on_written=marks.written,
     )
     app.positions = ingest
     app.polls = Polls()
@@ -130,6 +135,26 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
                 # Faust would start the agent again and go on with the next batch; this one would be lost.
                 await app.crash(error)
                 raise
+
+    # Before the ingest, so that it stops after it: the last flush marks as well.
+    @app.service
+    class PeriodService(Service):
+        """Keeps hours and days up to date, in a thread of its own."""
+
+        def on_init(self) -> None:
+            self.keeper = PeriodKeeper(settings, marks, metrics)
+            self.pool = ThreadPoolExecutor(1, thread_name_prefix="periods")
+
+        @Service.task
+        async def _keep(self) -> None:
+            await ingest.prepare()
+            while not self.should_stop:
+                await self.sleep(await asyncio.get_running_loop().run_in_executor(self.pool, self.keeper.step))
+
+        async def on_stop(self) -> None:
+            self.keeper.stop()
+            await asyncio.get_running_loop().run_in_executor(self.pool, self.keeper.close)
+            self.pool.shutdown()
 
     @app.service
     class IngestService(Service):

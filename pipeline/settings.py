@@ -70,6 +70,15 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     audit_seconds: Seconds = 900.0
 
 
+class PeriodsSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Hours and days: the zone of days, how often they are recomputed and checked, and when they are closed."""
+
+    time_zone: str = "Asia/Baku"
+    refresh_seconds: Seconds = 10.0
+    grace_seconds: Seconds = 300.0
+    sweep_seconds: Seconds = 900.0
+
+
 class WebSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Address of the page, of /metrics and of the JSON behind the page."""
 
@@ -97,6 +106,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     clickhouse: ClickHouseSettings = ClickHouseSettings()
     fold: FoldSettings = FoldSettings()
     worker: WorkerSettings = WorkerSettings()
+    periods: PeriodsSettings = PeriodsSettings()
     web: WebSettings = WebSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
     log: LogSettings = LogSettings()

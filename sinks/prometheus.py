@@ -200,6 +200,20 @@ class Metrics:
             "xidmet_last_flush_timestamp_seconds", "When a flush was last written, Unix seconds", registry=registry
         )
         self.sink_up = Gauge("xidmet_sink_up", "1 if the last write to the sink succeeded", ["sink"], registry=registry)
+        self.periods_seconds = Gauge(
+            "xidmet_periods_refresh_seconds", "Time of the last round over hours and days", registry=registry
+        )
+        self.periods_last = Gauge(
+            "xidmet_periods_last_refresh_timestamp_seconds",
+            "When hours and days were last brought up to date, Unix seconds",
+            registry=registry,
+        )
+        self.periods_marked = Gauge(
+            "xidmet_periods_marked", "Hours and days that wait for being recomputed", registry=registry
+        )
+        self.periods_failures = Counter(
+            "xidmet_periods_failures", "Rounds over hours and days that failed and are tried again", registry=registry
+        )
         self.audit_findings = Gauge("xidmet_audit_findings", "Findings of the last audit", registry=registry)
 
     def exposition(self) -> bytes:

@@ -76,6 +76,7 @@ class Ingest:
         metrics: IngestMetrics,
         seek: Callable[[TP, int], object],
         clock: Callable[[], float] = time.monotonic,
+        on_written: Callable[[Flush], object] | None = None,
     ) -> None:
         self._sink = sink
         self._catalogues = {catalogue.version: catalogue}
@@ -87,6 +88,7 @@ class Ingest:
         self._metrics = metrics
         self._seek = seek
         self._clock = clock
+        self._on_written = on_written
         self._partitions: dict[TP, _Partition] = {}
         self._generation = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sink")
@@ -362,6 +364,8 @@ class Ingest:
         written_at = time.time()
         self._last_flush_at = written_at
         self._metrics.flush_written(flush, time.perf_counter() - began, written_at)
+        if self._on_written is not None:
+            self._on_written(flush)
         if generation == self._generation:
             for receipt in flush.receipts:
                 partition = self._partitions[TP(receipt.log.topic, receipt.log.partition)]

@@ -104,7 +104,8 @@ def top(
 def query(context: click.Context, sql: str | None, as_json: bool) -> None:
     """Run SQL against the ClickHouse of the settings; from standard input if none is given.
 
-    Analysts' views: usage, agency_hours, events, segments, agencies, services. See docs/analysts.md.
+    Analysts' views: usage, hourly, daily, weekly, monthly, agency_hours, events, segments, agencies, services.
+    See docs/analysts.md.
     """
     text = sql if sql and sql != "-" else sys.stdin.read()
     if not text.strip():

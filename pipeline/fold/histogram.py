@@ -53,6 +53,18 @@ def bucket_of(durations: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.where(durations == 0, ZERO_BUCKET, buckets)
 
 
+def bucket_starts() -> tuple[list[int], list[int]]:
+    """For computing buckets elsewhere: ``starts``, ascending from 0, and as many ``buckets``.
+
+    A duration d > 0 belongs to the bucket beside the highest start below d. Buckets that hold no whole number, such as
+    those between 1 and 2 milliseconds, do not occur.
+    """
+    first: dict[int, int] = {}
+    for bucket, bound in enumerate(_BOUNDS.tolist()):
+        first.setdefault(bound, bucket)
+    return [0, *list(first)[:-1]], list(first.values())
+
+
 def estimate(bucket: int) -> float:
     """The duration in milliseconds that stands for a bucket."""
     return 0.0 if bucket == ZERO_BUCKET else float(2 * GAMMA**bucket / (GAMMA + 1))

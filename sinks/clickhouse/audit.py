@@ -4,6 +4,7 @@ Receipts are read first. All that a receipt vouches for was written before it, s
 merely on its way; what lies beyond the receipts is in flight and is left out.
 """
 
+import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from sinks.clickhouse.client import Client
+from sinks.clickhouse.period_audit import CLOSED_SECONDS, kinds_computed, wrong_periods
 
 _SEGMENT_KEY: Final = ("topic_id", "partition", "segment")
 Key = tuple[str, int, int]
@@ -30,7 +32,7 @@ class AuditReport:
 
     ``repeats`` are accepted events whose id was accepted before, in another partition or farther back than the fold's
     memory: minutes count them again, the ledger does not. ``in_flight`` are open segments that were being written
-    during the audit, whose minutes could not be compared.
+    during the audit, whose minutes could not be compared. ``hours`` and ``days`` are closed ones that were compared.
     """
 
     segments: int = 0
@@ -44,11 +46,17 @@ class AuditReport:
     repeats: int = 0
     ledger: int = 0
     minutes: int = 0
+    hours: int = 0
+    days: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
-def audit(client: Client) -> AuditReport:
-    """Check all segments of all topics in the database.
+def audit(client: Client, now: float | None = None) -> AuditReport:
+    """Check all segments of all topics in the database, and all hours and days that are closed.
+
+    Args:
+        client: ClickHouse.
+        now: Unix seconds, by which periods are closed; None for the clock.
 
     Raises:
         StoreError: ClickHouse is away.
@@ -64,6 +72,7 @@ def audit(client: Client) -> AuditReport:
     _check_coordinates(client, receipts, report)
     _check_minutes(client, receipts, report)
     _check_ledger(client, receipts, report)
+    _check_periods(client, time.time() if now is None else now, report)
     return report
 
 
@@ -199,6 +208,18 @@ def _lost(client: Client, row: dict[str, Any]) -> int:
         {name: row[name] for name in (*_SEGMENT_KEY, "next_offset")},
     ).rows
     return int(lost)
+
+
+def _check_periods(client: Client, now: float, report: AuditReport) -> None:
+    """Closed hours and days have the ledger's numbers, unless a recomputation is due."""
+    for kind in kinds_computed(client):
+        compared, wrong = wrong_periods(client, kind, now - CLOSED_SECONDS, now)
+        if kind.table == "hours":
+            report.hours += compared
+            report.findings += [Finding("hours", where, words) for where, words in wrong]
+        else:
+            report.days += compared
+            report.findings += [Finding("days", where, words) for where, words in wrong]
 
 
 def _current_offsets(client: Client) -> dict[Key, int]:

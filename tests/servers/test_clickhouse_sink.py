@@ -14,6 +14,13 @@ from tests.support.sink_suite.audit import TestAudit
 from tests.support.sink_suite.client import TestClient
 from tests.support.sink_suite.data import connected, rows
 from tests.support.sink_suite.migrations import TestMigrations
+from tests.support.sink_suite.periods import (
+    TestConvergence,
+    TestLedgerVersion,
+    TestPeriodAudit,
+    TestPeriods,
+    TestReconcile,
+)
 from tests.support.sink_suite.popularity import TestCatalogues, TestPopularity
 from tests.support.sink_suite.positions import TestPositions
 from tests.support.sink_suite.writer import TestWriter
@@ -22,9 +29,14 @@ __all__ = [
     "TestAudit",
     "TestCatalogues",
     "TestClient",
+    "TestConvergence",
+    "TestLedgerVersion",
     "TestMigrations",
+    "TestPeriodAudit",
+    "TestPeriods",
     "TestPopularity",
     "TestPositions",
+    "TestReconcile",
     "TestWriter",
 ]
 

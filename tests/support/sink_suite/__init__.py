@@ -6,6 +6,5 @@ A module that imports these classes defines the fixture ``store``: the settings 
 import pytest
 
 # Modules that are not named test_*.py would else fail with bare AssertionErrors.
-pytest.register_assert_rewrite(
-    *(f"{__name__}.{name}" for name in ("audit", "client", "data", "migrations", "popularity", "positions", "writer"))
-)
+MODULES = ("audit", "client", "data", "migrations", "periods", "popularity", "positions", "writer")
+pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in MODULES))

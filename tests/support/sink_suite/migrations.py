@@ -1,21 +1,26 @@
 """The schema: made once, checked always."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from pipeline.errors import SchemaError
 from pipeline.settings import ClickHouseSettings
 from sinks.clickhouse.client import Client, Column
+from sinks.clickhouse.periods import recompute
 from sinks.clickhouse.schema import migrate, migrations, require_schema
-from tests.support.sink_suite.data import connected, folded, migrated, mixed_log, synthetic, write
+from tests.support.sink_suite.data import START, connected, folded, migrated, mixed_log, synthetic, write
 
-# What analysts read, by the table behind it. The coordinates and the list of migrations are for the program alone.
+# What analysts read, by the table behind it. The others are for the program alone.
 VIEWS = {
     "ledger": "events",
     "minutes": "usage",
     "receipts": "segments",
     "catalogues": "agencies",
+    "hours": "hourly",
+    "days": "daily",
 }
-INTERNAL = {"coordinates", "migrations", "rules"}
+INTERNAL = {"coordinates", "migrations", "rules", "epochs"}
 
 
 def kinds(client: Client) -> dict[str, str]:
@@ -93,11 +98,14 @@ class TestMigrations:
             client.execute("INSERT INTO catalogues (version, checksum, content) VALUES (1, 'x', '{\"agencies\": []}')")
             flushes = folded(mixed_log(synthetic(120)))
             write(client, flushes)
+            recompute(client, START, START + timedelta(hours=1), "Asia/Baku", datetime.now(UTC))
             before = self.sizes(client)
             for _ in range(2):
                 write(client, flushes)
+                recompute(client, START, START + timedelta(hours=1), "Asia/Baku", datetime.now(UTC))
             assert self.sizes(client) == before
             assert all(before[view] for view in ("events", "usage", "segments", "agency_hours"))
+            assert all(before[view] for view in ("hourly", "daily", "weekly", "monthly"))
 
     @staticmethod
     def sizes(client: Client) -> dict[str, int]:

@@ -1,0 +1,180 @@
+"""The worker's hours and days: what its flushes touched is recomputed soon, and what has ended is closed.
+
+The keeper has a thread and a connection of its own; a ClickHouse that is away costs it a failure and nothing else:
+what is marked stays marked. Marks die with a worker, so that now and then the stored versions are compared with the
+rows: the last days each time and one older month at a time; at the start of a worker, all months once.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from pipeline.errors import StoreError
+from pipeline.fold.flush import Flush
+from pipeline.settings import Settings
+from sinks.clickhouse.client import Client, connect
+from sinks.clickhouse.period_sql import HOURS, Kind, days_of
+from sinks.clickhouse.periods import due, months, refresh, runs
+from sinks.prometheus import Metrics
+
+logger = logging.getLogger(__name__)
+
+# The keeper rests at least so many times as long as it worked, so that it takes a fifth of one core at most.
+_REST: Final = 4
+# What every sweep looks at, before one older month.
+_RECENT_SECONDS: Final = 2 * 86_400
+# At the stop of a worker, what is marked is recomputed as far as that goes.
+_STOP_SECONDS: Final = 5.0
+
+
+class Marks:
+    """The periods that were touched since they were last recomputed. Any thread may mark."""
+
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self._lock = threading.Lock()
+        self._numbers: dict[Kind, set[int]] = {kind: set() for kind in kinds}
+
+    def __len__(self) -> int:
+        with self._lock:
+            return sum(map(len, self._numbers.values()))
+
+    def written(self, flush: Flush) -> None:
+        """Mark the periods of a flush that was written."""
+        minutes = {row.key.minute for row in flush.minutes}
+        for kind in self._numbers:
+            self.add(kind, {kind.number(minute) for minute in minutes})
+
+    def add(self, kind: Kind, numbers: Iterable[int]) -> None:
+        """Mark periods."""
+        with self._lock:
+            self._numbers[kind].update(numbers)
+
+    def discard(self, kind: Kind, first: int, last: int) -> None:
+        """Take the marks of [first, last] away; to be done before they are recomputed, so that none is missed."""
+        with self._lock:
+            self._numbers[kind].difference_update(range(first, last + 1, kind.step))
+
+    def of(self, kind: Kind) -> set[int]:
+        """The marked periods."""
+        with self._lock:
+            return set(self._numbers[kind])
+
+
+class PeriodKeeper:
+    """Keeps hours and days up to date; all methods but :meth:`stop` are called from one thread."""
+
+    def __init__(
+        self, settings: Settings, marks: Marks, metrics: Metrics, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings = settings
+        self._periods = settings.periods
+        self._kinds = kinds_of(settings)
+        self._marks = marks
+        self._metrics = metrics
+        self._clock = clock
+        self._client: Client | None = None
+        self._stopping = threading.Event()
+        self._closed_before: dict[Kind, int] = {}
+        self._months: list[tuple[int, int]] | None = None
+        self._round_done = False
+        self._next_sweep = 0.0
+
+    def step(self) -> float:
+        """Do what is due; the seconds to rest before the next call."""
+        began = time.monotonic()
+        try:
+            if time.monotonic() >= self._next_sweep:
+                self._sweep()
+            self._close_ended()
+            self._refresh()
+        except StoreError as error:
+            self._metrics.periods_failures.inc()
+            logger.warning("hours and days could not be recomputed; trying again", extra={"error": str(error)})
+        else:
+            self._metrics.periods_seconds.set(time.monotonic() - began)
+            self._metrics.periods_last.set(self._clock())
+        self._metrics.periods_marked.set(len(self._marks))
+        return max(self._periods.refresh_seconds, _REST * (time.monotonic() - began))
+
+    def stop(self) -> None:
+        """Make a running :meth:`step` end after its current statement."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Recompute what is still marked, if ClickHouse takes it soon, and give the connection back."""
+        self._stopping.clear()
+        stopper = threading.Timer(_STOP_SECONDS, self._stopping.set)
+        stopper.start()
+        try:
+            self._refresh()
+        except StoreError as error:
+            logger.warning("hours and days are not up to date; a sweep will see to them", extra={"error": str(error)})
+        finally:
+            stopper.cancel()
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def _refresh(self) -> None:
+        """Recompute what is marked, the newest first; what fails stays marked."""
+        for kind in self._kinds:
+            todo = list(runs(kind, self._marks.of(kind), self._clock(), self._periods.grace_seconds))
+            for source, first, last in reversed(todo):
+                if self._stopping.is_set():
+                    return
+                # Before the statement: what is written while it runs is marked again.
+                self._marks.discard(kind, first, last)
+                try:
+                    refresh(self._store(), kind, source, first, last)
+                except StoreError:
+                    self._marks.add(kind, range(first, last + 1, kind.step))
+                    raise
+
+    def _close_ended(self) -> None:
+        """Mark the periods that have ended since the last call."""
+        for kind in self._kinds:
+            first_open = kind.first_open(self._clock(), self._periods.grace_seconds)
+            before = self._closed_before.get(kind, first_open)
+            if before < first_open:
+                start, end = kind.start(before).timestamp(), kind.start(first_open).timestamp()
+                self._mark_due(kind, start, end)
+            self._closed_before[kind] = first_open
+
+    def _sweep(self) -> None:
+        """Mark what is not up to date among the last days and in one older month."""
+        if self._months is None:
+            self._months = months(self._store())
+        now = self._clock()
+        spans = [(now - _RECENT_SECONDS, now + self._settings.fold.max_ahead_seconds)]
+        if self._months:
+            spans.append(self._months[-1])
+        for start, end in spans:
+            for kind in self._kinds:
+                if self._stopping.is_set():
+                    return
+                self._mark_due(kind, start, end)
+        if self._months:
+            self._months.pop()
+        if not self._months:
+            self._months, self._round_done = None, True
+        self._next_sweep = time.monotonic() + (self._periods.sweep_seconds if self._round_done else 0.0)
+
+    def _mark_due(self, kind: Kind, start: float, end: float) -> None:
+        late = due(self._store(), kind, start, end, self._clock(), self._periods.grace_seconds)
+        self._marks.add(kind, late)
+
+    def _store(self) -> Client:
+        if self._client is None:
+            self._client = connect(self._settings.clickhouse)
+        return self._client
+
+
+def kinds_of(settings: Settings) -> tuple[Kind, Kind]:
+    """Hours, and days of the zone of the settings.
+
+    Raises:
+        SettingsError: there is no such zone.
+    """
+    return HOURS, days_of(settings.periods.time_zone)

@@ -7,6 +7,7 @@ from pipeline.fold.flush import Flush
 from pipeline.fold.ledger import LedgerColumns
 from pipeline.fold.minutes import MinuteRow
 from pipeline.fold.receipt import Receipt
+from pipeline.fold.rules import DIMENSIONS
 from sinks.clickhouse.client import Client, Column
 
 _LEDGER_TYPES: Final = {
@@ -78,6 +79,21 @@ def _minute_columns(rows: Sequence[MinuteRow]) -> list[Column]:
         Column("duration_ms_sum", "UInt64", [row.duration_ms_sum for row in rows]),
         Column("histogram", "Map(Int16, UInt64)", [row.histogram for row in rows]),
         Column("user_hashes", "Array(UInt64)", [row.users.tolist() for row in rows]),
+        *_further_columns(rows),
+    ]
+
+
+def _further_columns(rows: Sequence[MinuteRow]) -> list[Column]:
+    """The dimensions that the rules of some of the segments add; those of the others are empty there."""
+    named = {name for row in rows for name in row.dimensions}
+    return [
+        Column(
+            name,
+            "String",
+            [row.key.further[row.dimensions.index(name)] if name in row.dimensions else "" for row in rows],
+        )
+        for name in DIMENSIONS
+        if name in named
     ]
 
 

@@ -15,7 +15,7 @@ VIEWS = {
     "receipts": "segments",
     "catalogues": "agencies",
 }
-INTERNAL = {"coordinates", "migrations"}
+INTERNAL = {"coordinates", "migrations", "rebuilds", "rebuild_segments"}
 
 
 def kinds(client: Client) -> dict[str, str]:

@@ -37,7 +37,7 @@ def resume(client: Client, log: LogPartition, log_start: int, next_rules: Rules)
         first = min(reachable)
         start = min(start, first) if beyond else first
     depth = max(rules.memory_segments for rules in [next_rules, *reachable.values()])
-    return ResumePoint(log, start, reachable, _memory(client, log, start, depth))
+    return ResumePoint(log, start, reachable, memory_before(client, log, start, depth))
 
 
 def _open_and_newest(client: Client, log: LogPartition) -> list[Receipt]:
@@ -60,8 +60,13 @@ def _open_and_newest(client: Client, log: LogPartition) -> list[Receipt]:
     return sorted(receipts, key=lambda item: item.segment)
 
 
-def _memory(client: Client, log: LogPartition, before: int, depth: int) -> list[list[int]]:
-    """Event hashes of the ``depth`` newest segments that start before offset ``before``, a list for each."""
+def memory_before(
+    client: Client, log: LogPartition, before: int, depth: int, coordinates: str = "coordinates"
+) -> list[list[int]]:
+    """Event hashes of the ``depth`` newest segments that start before offset ``before``, a list for each.
+
+    ``coordinates`` is the table with the places of the events: the live one, or one that a rebuild makes.
+    """
     place: dict[str, str | int] = {"topic_id": log.topic_id, "partition": log.partition, "before": before}
     starts = [
         row[0]
@@ -75,7 +80,7 @@ def _memory(client: Client, log: LogPartition, before: int, depth: int) -> list[
         return []
     memory: list[list[int]] = [[] for _ in starts]
     rows = client.query(
-        "SELECT offset, event_hash FROM coordinates FINAL WHERE topic_id = {topic_id:String}"
+        f"SELECT offset, event_hash FROM {coordinates} FINAL WHERE topic_id = {{topic_id:String}}"
         " AND partition = {partition:UInt32} AND offset >= {from:UInt64} AND offset < {before:UInt64}",
         {**place, "from": starts[0]},
     ).rows

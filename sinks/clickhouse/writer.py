@@ -45,13 +45,18 @@ def write_openings(client: Client, flush: Flush) -> None:
 
 def write_results(client: Client, flush: Flush) -> None:
     """Write ledger, coordinates and minutes, and last the receipts that vouch for them."""
-    if len(flush.ledger):
-        client.insert("ledger", _ledger_columns(flush.ledger, tuple(_LEDGER_TYPES)))
-        client.insert("coordinates", _ledger_columns(flush.ledger, _COORDINATES))
-    if flush.minutes:
-        client.insert("minutes", _minute_columns(flush.minutes))
+    write_rows(client, flush)
     if flush.receipts:
         client.insert("receipts", _receipt_columns(flush.receipts))
+
+
+def write_rows(client: Client, flush: Flush, suffix: str = "") -> None:
+    """Write ledger, coordinates and minutes, into the tables whose names end with ``suffix``."""
+    if len(flush.ledger):
+        client.insert(f"ledger{suffix}", _ledger_columns(flush.ledger, tuple(_LEDGER_TYPES)))
+        client.insert(f"coordinates{suffix}", _ledger_columns(flush.ledger, _COORDINATES))
+    if flush.minutes:
+        client.insert(f"minutes{suffix}", _minute_columns(flush.minutes))
 
 
 def write_receipts(client: Client, receipts: Sequence[Receipt]) -> None:

@@ -10,8 +10,8 @@ from tests.support.sink_suite.data import RULES, new_fold, synthetic, typical_lo
 
 # As the version before dimensions wrote it.
 OLD = (
-    '{"catalogue_version":3,"max_age_days":3660,"max_ahead_seconds":300,"memory_segments":2,'
-    '"segment_bytes":16777216,"segment_records":50000}'
+    '{"segment_records":50000,"segment_bytes":16777216,"memory_segments":2,'
+    '"max_age_days":3660,"max_ahead_seconds":300,"catalogue_version":3}'
 )
 
 

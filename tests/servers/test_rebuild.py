@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from pipeline.emitter import Emitter
 from sinks.clickhouse.client import connect
@@ -114,7 +115,7 @@ def closed_segment(run: PipelineRun) -> tuple[str, int, int, int]:
     rows = run.query(
         "SELECT topic_id, partition, segment, next_offset FROM segments WHERE closed ORDER BY partition, segment"
     )
-    assert len(rows) > 10
+    assert len(rows) > 5
     return rows[len(rows) // 2]
 
 
@@ -290,9 +291,148 @@ def test_killed_at_any_step_it_leaves_the_live_tables_and_goes_on(
             assert "can only be finished" in words
         outcome = rebuild(pipeline, "--resume") if step != "drop" else rebuild(pipeline, *PERIOD)
     assert outcome["state"] == "done"
-    after = state(pipeline)
-    assert set(before["minutes"]) <= set(after["minutes"]) or step != "never"
+    closed = set(pipeline.query("SELECT topic_id, partition, segment FROM segments WHERE closed"))
+    after = state(pipeline)["minutes"]
+    assert {row for row in before["minutes"] if row[6:9] in closed} <= set(after)
     pipeline.assert_equal_to_log()
     assert leftovers(pipeline) == set()
     code, words = refused(pipeline, "--resume")
     assert (code, "no unfinished rebuild" in words) == (7, True)
+
+
+def delete_records(run: PipelineRun, before: dict[int, int]) -> None:
+    """Retention, at once: the log of each partition begins at the given offset."""
+    kafka = run.settings.kafka
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    try:
+        admin.delete_records({TopicPartition(kafka.events_topic, number): offset for number, offset in before.items()})
+    finally:
+        admin.close()
+
+
+def test_past_the_retention_minutes_come_from_the_ledger(pipeline: PipelineRun) -> None:
+    folded(pipeline)
+    before = state(pipeline)
+    topic_id, partition, segment, _ = closed_segment(pipeline)
+    rows = pipeline.query("SELECT partition, max(segment) FROM segments WHERE closed GROUP BY partition")
+    newest = dict(rows)
+    # -1 is the end: of this partition the log has nothing left.
+    delete_records(pipeline, {number: newest[number] for number in newest if number != partition} | {partition: -1})
+    damage(
+        pipeline,
+        f"ALTER TABLE minutes DELETE WHERE topic_id = '{topic_id}' AND partition = {partition} AND segment = {segment}",
+    )
+    code, words = refused(pipeline, *PERIOD, "--source", "log")
+    assert code == 6
+    assert "the log no longer has this segment" in words
+    pipeline.flags["fold.dimensions"] = "hosting"
+    outcome = rebuild(pipeline, *PERIOD)
+    assert outcome["from_log"] == len(newest) - 1
+    assert outcome["from_ledger"] == outcome["segments"] - outcome["from_log"] > 5
+    assert [item["table"] for item in outcome["differences"]] == ["minutes"]
+    assert pipeline.audit().findings == []
+    by_place = (
+        "SELECT e.hosting, count() FROM coordinates AS c FINAL JOIN events AS e USING (event_hash)"
+        " JOIN (SELECT topic_id, partition, max(next_offset) AS closed_to FROM segments WHERE closed GROUP BY ALL) AS s"
+        " ON s.topic_id = c.topic_id AND s.partition = c.partition WHERE e.stage = '' AND c.offset < s.closed_to"
+        " GROUP BY 1"
+    )
+    usage = (
+        "SELECT hosting, sum(events) FROM minutes FINAL WHERE stage = '' AND (topic_id, partition, segment) IN"
+        " (SELECT topic_id, partition, segment FROM segments WHERE closed) GROUP BY hosting"
+    )
+    assert Counter(dict(pipeline.query(usage))) == Counter(dict(pipeline.query(by_place)))
+    del pipeline.flags["fold.dimensions"]
+    again = rebuild(pipeline, *PERIOD, "--source", "ledger")
+    assert again["tables"] == ["minutes"]
+    assert again["from_log"] == 0
+    assert state(pipeline) == before
+
+
+def test_segments_that_differ_from_their_receipts_are_not_exchanged(pipeline: PipelineRun) -> None:
+    folded(pipeline)
+    topic_id, partition, segment, _ = closed_segment(pipeline)
+    # A receipt that says something else than the log, as after a restored backup.
+    client = connect(pipeline.settings.clickhouse)
+    client.execute(
+        "INSERT INTO receipts SELECT * REPLACE (accepted + 1 AS accepted, events + 1 AS events, version + 2 AS version)"
+        f" FROM receipts FINAL WHERE topic_id = '{topic_id}' AND partition = {partition} AND segment = {segment}"
+    )
+    client.close()
+    before = state(pipeline)
+    for source in ("log", "ledger"):
+        code, words = refused(pipeline, *PERIOD, "--source", source)
+        assert code == 10
+        assert f"[{partition}] offsets {segment} to" in words
+        assert "nothing was exchanged" in words
+        assert state(pipeline) == before
+        assert leftovers(pipeline) == set()
+    assert pipeline.query("SELECT DISTINCT state FROM rebuilds FINAL") == [("abandoned",)]
+
+
+def test_a_second_rebuild_is_refused_while_the_first_lives(pipeline: PipelineRun) -> None:
+    folded(pipeline)
+    stalled = subprocess.Popen(
+        pipeline.command("rebuild", *PERIOD), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert stalled.stderr is not None
+    for line in stalled.stderr:
+        if line.startswith(b"forward"):
+            break
+    stalled.send_signal(signal.SIGSTOP)
+    try:
+        for arguments in (PERIOD, ["--resume"], ["--abandon"]):
+            code, words = refused(pipeline, *arguments)
+            assert code == 7
+            assert "is being worked on by" in words
+        assert leftovers(pipeline) != set()
+    finally:
+        stalled.send_signal(signal.SIGCONT)
+        stalled.stderr.read()
+        assert stalled.wait(60) == 0
+        stalled.stderr.close()
+    assert leftovers(pipeline) == set()
+    pipeline.assert_equal_to_log()
+
+
+def test_an_abandoned_rebuild_leaves_nothing_and_old_tables_are_kept_if_asked(pipeline: PipelineRun) -> None:
+    folded(pipeline, 1_500)
+    before = state(pipeline)
+    flags = pipeline.command("rebuild", *PERIOD)[3:]
+    killed = subprocess.run([sys.executable, "-c", KILLED, "check", "1", *flags], cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert refused(pipeline, "--abandon")[0] == 0
+    assert state(pipeline) == before
+    assert leftovers(pipeline) == set()
+    for _ in range(2):
+        rebuild(pipeline, *PERIOD, "--keep-old")
+        assert leftovers(pipeline) == {f"{table}_before_rebuild" for table in ("minutes", "ledger", "coordinates")}
+    assert state(pipeline) == before
+    pipeline.assert_equal_to_log()
+
+
+def test_offsets_without_records_are_folded_again_alike(pipeline: PipelineRun) -> None:
+    """Transactions leave markers and aborted messages in the log, which no reader sees."""
+    kafka = pipeline.settings.kafka
+    pipeline.start_worker()
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id="t-" + kafka.events_topic)
+    try:
+        producer.init_transactions()
+        for number in range(120):
+            producer.begin_transaction()
+            for event in events(4, seed=number):
+                producer.send(kafka.events_topic, json.dumps(event).encode(), partition=number % 2)
+            producer.flush()
+            if number % 3:
+                producer.commit_transaction()
+            else:
+                producer.abort_transaction()
+    finally:
+        producer.close()
+    pipeline.wait_for_events(320)
+    before = state(pipeline)
+    outcome = rebuild(pipeline, *PERIOD)
+    assert outcome["from_log"] > 5
+    assert outcome["differences"] == []
+    assert state(pipeline) == before
+    pipeline.assert_equal_to_log()

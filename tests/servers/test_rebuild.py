@@ -262,6 +262,7 @@ def test_killed_at_any_step_it_leaves_the_live_tables_and_goes_on(
 ) -> None:
     folded(pipeline, 1_500)
     before = state(pipeline)
+    closed = set(pipeline.query("SELECT topic_id, partition, segment FROM segments WHERE closed"))
     with kept_alive(clickhouse_server):
         topic_id, partition, segment, _ = closed_segment(pipeline)
         damage(
@@ -291,7 +292,6 @@ def test_killed_at_any_step_it_leaves_the_live_tables_and_goes_on(
             assert "can only be finished" in words
         outcome = rebuild(pipeline, "--resume") if step != "drop" else rebuild(pipeline, *PERIOD)
     assert outcome["state"] == "done"
-    closed = set(pipeline.query("SELECT topic_id, partition, segment FROM segments WHERE closed"))
     after = state(pipeline)["minutes"]
     assert {row for row in before["minutes"] if row[6:9] in closed} <= set(after)
     pipeline.assert_equal_to_log()

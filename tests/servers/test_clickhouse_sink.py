@@ -20,6 +20,7 @@ from tests.support.sink_suite.data import connected, rows
 from tests.support.sink_suite.migrations import TestMigrations
 from tests.support.sink_suite.popularity import TestCatalogues, TestPopularity
 from tests.support.sink_suite.positions import TestPositions
+from tests.support.sink_suite.rebuild import TestRebuild
 from tests.support.sink_suite.writer import TestWriter
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "TestMigrations",
     "TestPopularity",
     "TestPositions",
+    "TestRebuild",
     "TestWriter",
 ]
 

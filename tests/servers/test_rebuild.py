@@ -95,7 +95,9 @@ def state(run: PipelineRun) -> dict[str, list[tuple[Any, ...]]]:
         "coordinates": "SELECT * FROM coordinates FINAL ORDER BY ALL",
         "receipts": "SELECT * EXCEPT written_at FROM receipts FINAL ORDER BY ALL",
     }
-    return {table: run.query(sql.replace("histogram,", "toString(histogram),")) for table, sql in tables.items()}
+    return {
+        table: run.query(sql.replace("histogram,", "toString(mapSort(histogram)),")) for table, sql in tables.items()
+    }
 
 
 def leftovers(run: PipelineRun) -> set[str]:

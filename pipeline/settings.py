@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -21,6 +21,8 @@ ENVIRONMENT_PREFIX = "XIDMET_"
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+Dimension = Literal["hosting", "initiator", "centre", "district", "sign_in", "consumer"]
+"""A dimension that minute rows may have besides agency, service, channel, outcome and stage."""
 
 
 class KafkaSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -56,6 +58,7 @@ class FoldSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     memory_segments: Positive = 2
     max_age_days: Positive = 3_660
     max_ahead_seconds: Positive = 300
+    dimensions: tuple[Dimension, ...] = ()
 
 
 class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -142,6 +145,8 @@ def load_settings(
         known = _fields(section, origin)
         if key not in known:
             raise SettingsError(f"{origin}: no setting {section}.{key}{_nearest(key, known)}")
+        if get_origin(known[key]) is tuple:
+            value = _list(value, known[key], f"{origin}: {section}.{key}")
         try:
             checked = msgspec.convert(value, known[key], strict=False)
         except msgspec.ValidationError as error:
@@ -206,6 +211,22 @@ def _from_flags(flags: Sequence[str]) -> Iterator[_Setting]:
         if not separator or not dot:
             raise SettingsError(f"--set {redacted_url(flag)}: write section.key=value")
         yield section, key, value, f"--set {name}"
+
+
+def _list(value: Any, type_: Any, where: str) -> Any:
+    """A list of words of a closed list, from a list or from text with commas.
+
+    Raises:
+        SettingsError: a word is not of the closed list.
+    """
+    words = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(words, list):
+        return words
+    allowed = dict.fromkeys(get_args(get_args(type_)[0]))
+    for word in words:
+        if word not in allowed:
+            raise SettingsError(f"{where}: no {word!r}{_nearest(str(word), allowed)}")
+    return words
 
 
 def _fields(section: str, origin: str) -> dict[str, Any]:

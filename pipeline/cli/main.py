@@ -16,6 +16,7 @@ _COMMANDS = {
     "demo": "pipeline.cli.demo:demo",
     "worker": "pipeline.cli.worker:worker",
     "migrate": "pipeline.cli.admin:migrate",
+    "rebuild": "pipeline.cli.rebuild:rebuild",
     "doctor": "pipeline.cli.admin:doctor",
     "emit": "pipeline.cli.emit:emit",
     "generate": "pipeline.cli.emit:generate",

@@ -116,7 +116,7 @@ class PartitionFold:
     def _begin_segment(self, start: int) -> None:
         self._rules = self._openings.get(start, self._rules)
         self._receipt = Receipt(self.log, start, start, self._rules)
-        self._minutes = SegmentMinutes(self.log, start)
+        self._minutes = SegmentMinutes(self.log, start, self._rules.dimensions)
         self._opened = start in self._openings
         self._limit = min((known for known in self._openings if known > start), default=None)
 

@@ -1,12 +1,12 @@
-"""The minute rows of one segment: totals so far by agency, service, channel, outcome, stage and minute."""
+"""The minute rows of one segment: totals so far by minute, agency, service, and so on, and what the rules add."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.contract.columns import EventColumns
 from pipeline.fold.histogram import BUCKETS, ZERO_BUCKET
 from pipeline.fold.records import LogPartition
 
@@ -14,8 +14,39 @@ _BUCKET_SPACE = BUCKETS + 1
 _MINUTE_MS = 60_000
 
 
+class MinuteColumns(Protocol):
+    """What minutes are made of: columns of one length, of decoded events or of the ledger."""
+
+    @property
+    def time_ms(self) -> list[int]:
+        """Unix milliseconds."""
+
+    @property
+    def agency(self) -> list[str]:
+        """Catalogue codes."""
+
+    @property
+    def service(self) -> list[str]:
+        """Catalogue codes."""
+
+    @property
+    def channel(self) -> list[str]:
+        """Channels."""
+
+    @property
+    def outcome(self) -> list[str]:
+        """Outcomes; empty for a stage."""
+
+    @property
+    def stage(self) -> list[str]:
+        """Stages; empty for a use."""
+
+
 class MinuteKey(NamedTuple):
-    """The dimensions of a minute row. ``minute`` is Unix seconds, a multiple of 60."""
+    """The dimensions of a minute row. ``minute`` is Unix seconds, a multiple of 60.
+
+    ``further`` are the values of the further dimensions that the rules of the segment name, in their order.
+    """
 
     minute: int
     agency: str
@@ -23,6 +54,7 @@ class MinuteKey(NamedTuple):
     channel: str
     outcome: str
     stage: str
+    further: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -38,7 +70,10 @@ class MinuteTotals:
 
 @dataclass(frozen=True, slots=True)
 class MinuteRow:
-    """One row to upsert: the totals within its segment up to ``next_offset``. Arrays are never changed later."""
+    """One row to upsert: the totals within its segment up to ``next_offset``. Arrays are never changed later.
+
+    ``dimensions`` names what ``key.further`` holds.
+    """
 
     log: LogPartition
     segment: int
@@ -48,21 +83,27 @@ class MinuteRow:
     duration_ms_sum: int
     histogram: dict[int, int]
     users: npt.NDArray[np.uint64]
+    dimensions: tuple[str, ...] = ()
 
 
 class SegmentMinutes:
-    """Accumulates the rows of one segment and hands out those that changed."""
+    """Accumulates the rows of one segment and hands out those that changed.
 
-    def __init__(self, log: LogPartition, segment: int) -> None:
+    ``dimensions`` are those of the segment's rules, beyond the ones that every row has.
+    """
+
+    def __init__(self, log: LogPartition, segment: int, dimensions: tuple[str, ...] = ()) -> None:
         self._log = log
         self._segment = segment
-        self._numbers: dict[MinuteKey, int] = {}
+        self._dimensions = dimensions
+        self._numbers: dict[tuple[Any, ...], int] = {}
+        self._keys: list[MinuteKey] = []
         self._totals: list[MinuteTotals] = []
         self._changed: set[int] = set()
 
     def add(
         self,
-        columns: EventColumns,
+        columns: MinuteColumns,
         durations: npt.NDArray[np.int64],
         buckets: npt.NDArray[np.int64],
         users: npt.NDArray[np.uint64],
@@ -81,7 +122,6 @@ class SegmentMinutes:
 
     def take(self, next_offset: int) -> list[MinuteRow]:
         """The rows that changed since the last call, as of ``next_offset``."""
-        keys = list(self._numbers)
         rows = []
         for number in sorted(self._changed):
             totals = self._totals[number]
@@ -93,18 +133,20 @@ class SegmentMinutes:
                     self._log,
                     self._segment,
                     next_offset,
-                    keys[number],
+                    self._keys[number],
                     totals.events,
                     totals.duration_ms_sum,
                     dict(totals.histogram),
                     totals.users,
+                    self._dimensions,
                 )
             )
         self._changed.clear()
         return rows
 
-    def _number(self, columns: EventColumns) -> npt.NDArray[np.int64]:
+    def _number(self, columns: MinuteColumns) -> npt.NDArray[np.int64]:
         minutes = (np.array(columns.time_ms, dtype=np.int64) // _MINUTE_MS * 60).tolist()
+        further: list[Sequence[str]] = [getattr(columns, name) for name in self._dimensions]
         keys = list(
             zip(
                 minutes,
@@ -113,19 +155,20 @@ class SegmentMinutes:
                 columns.channel,
                 columns.outcome,
                 columns.stage,
+                *further,
                 strict=True,
             )
         )
         numbers = self._numbers
         for key in set(keys).difference(numbers):
-            # A tuple and a NamedTuple of the same fields are equal and hash alike.
-            numbers[MinuteKey(*key)] = len(numbers)
+            numbers[key] = len(numbers)
+            minute, agency, service, channel, outcome, stage, *values = key
+            self._keys.append(MinuteKey(minute, agency, service, channel, outcome, stage, tuple(values)))
             self._totals.append(MinuteTotals())
-        lookup: dict[tuple[int, str, str, str, str, str], int] = numbers  # type: ignore[assignment]
-        return np.fromiter(map(lookup.__getitem__, keys), dtype=np.int64, count=len(keys))
+        return np.fromiter(map(numbers.__getitem__, keys), dtype=np.int64, count=len(keys))
 
     def _add_histograms(
-        self, columns: EventColumns, numbers: npt.NDArray[np.int64], buckets: npt.NDArray[np.int64]
+        self, columns: MinuteColumns, numbers: npt.NDArray[np.int64], buckets: npt.NDArray[np.int64]
     ) -> None:
         if any(columns.stage):
             uses = np.array([stage == "" for stage in columns.stage])

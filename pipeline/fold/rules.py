@@ -1,13 +1,21 @@
 """The rules of a segment: all that the fold decides by and that is not in the log. They stand in its receipt."""
 
+from typing import Final, get_args
+
 from msgspec import DecodeError, Struct, json
 
 from pipeline.errors import SchemaError
-from pipeline.settings import FoldSettings
+from pipeline.settings import Dimension, FoldSettings
+
+DIMENSIONS: Final[tuple[Dimension, ...]] = get_args(Dimension)
+"""All that rules may name as further dimensions of minute rows, in the order in which they are written."""
 
 
-class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a segment is cut and judged; the fields of :class:`~pipeline.settings.FoldSettings` and a catalogue."""
+class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How a segment is cut and judged; the fields of :class:`~pipeline.settings.FoldSettings` and a catalogue.
+
+    Fields that came later have defaults that mean what was done before, and stand in receipts only if they differ.
+    """
 
     segment_records: int
     segment_bytes: int
@@ -15,6 +23,7 @@ class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_age_days: int
     max_ahead_seconds: int
     catalogue_version: int
+    dimensions: tuple[Dimension, ...] = ()
 
     @classmethod
     def of(cls, settings: FoldSettings, catalogue_version: int) -> "Rules":
@@ -26,6 +35,8 @@ class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             max_age_days=settings.max_age_days,
             max_ahead_seconds=settings.max_ahead_seconds,
             catalogue_version=catalogue_version,
+            # In one order: the same dimensions in another order are the same rules.
+            dimensions=tuple(name for name in DIMENSIONS if name in settings.dimensions),
         )
 
     def to_json(self) -> str:

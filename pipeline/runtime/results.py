@@ -44,7 +44,8 @@ class Results:
         topic_ids(kafka, [kafka.events_topic, kafka.rejected_topic])
 
     def resume(self, log_starts: Mapping[TP, int], next_rules: Rules) -> dict[TP, ResumePoint]:
-        """Where each partition goes on."""
+        """Where each partition goes on. A schema that was changed under a running worker ends it here."""
+        require_schema(self._client, self._settings.clickhouse)
         ids = topic_ids(self._settings.kafka, [tp.topic for tp in log_starts])
         return {
             tp: resume(self._client, LogPartition(tp.topic, ids[tp.topic], tp.partition), log_start, next_rules)

@@ -40,7 +40,7 @@ def resume(client: Client, log: LogPartition, log_start: int, next_rules: Rules)
     before = max((item for item in receipts if item.segment < start), key=lambda item: item.segment, default=None)
     inherited = (before.next_rules or before.rules) if before else None
     depth = reachable.get(start, inherited or next_rules).memory_segments
-    return ResumePoint(log, start, reachable, _memory(client, log, start, depth), inherited)
+    return ResumePoint(log, start, reachable, memory_before(client, log, start, depth), inherited)
 
 
 def _open_and_newest(client: Client, log: LogPartition) -> list[Receipt]:
@@ -64,10 +64,13 @@ def _open_and_newest(client: Client, log: LogPartition) -> list[Receipt]:
     return sorted(receipts, key=lambda item: item.segment)
 
 
-def _memory(client: Client, log: LogPartition, before: int, depth: int) -> list[list[int]]:
+def memory_before(
+    client: Client, log: LogPartition, before: int, depth: int, coordinates: str = "coordinates"
+) -> list[list[int]]:
     """Event hashes of the newest segments that start before offset ``before``, a list for each.
 
     As many segments as the worker that folded them remembered when it reached ``before``: see ``reach``.
+    ``coordinates`` is the table with the places of the events: the live one, or one that a rebuild makes.
     """
     place: dict[str, str | int] = {"topic_id": log.topic_id, "partition": log.partition, "before": before}
     rows = client.query(
@@ -82,7 +85,7 @@ def _memory(client: Client, log: LogPartition, before: int, depth: int) -> list[
         return []
     memory: list[list[int]] = [[] for _ in starts]
     places = client.query(
-        "SELECT offset, event_hash FROM coordinates FINAL WHERE topic_id = {topic_id:String}"
+        f"SELECT offset, event_hash FROM {coordinates} FINAL WHERE topic_id = {{topic_id:String}}"
         " AND partition = {partition:UInt32} AND offset >= {from:UInt64} AND offset < {before:UInt64}",
         {**place, "from": starts[0]},
     ).rows

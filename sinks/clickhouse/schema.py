@@ -1,6 +1,7 @@
 """The schema: numbered, checksummed, forward-only SQL files, the same for a server and for chdb."""
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -22,6 +23,9 @@ ORDER BY (number, checksum)
 COMMENT 'Migrations applied to this database'
 """
 
+# Comments, quoted text with its escapes, white space, and any other character by itself.
+_TOKEN = re.compile(r"""--[^\n]*|/\*.*?\*/|'(?:\\.|''|[^'\\])*'|`(?:\\.|[^`\\])*`|"(?:\\.|[^"\\])*"|\s+|.""", re.DOTALL)
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -39,7 +43,23 @@ class Migration:
     @property
     def statements(self) -> list[str]:
         """The statements of the file, in order."""
-        return [part.strip() for part in self.sql.split(";\n") if part.strip().strip(";")]
+        return statements_of(self.sql)
+
+
+def statements_of(sql: str) -> list[str]:
+    """Cut SQL at the semicolons that end statements: not at those in comments and between quotes."""
+    statements, start, code = [], 0, False
+    for token in _TOKEN.finditer(sql):
+        text = token.group()
+        if text == ";":
+            if code:
+                statements.append(sql[start : token.start()].strip())
+            start, code = token.end(), False
+        elif not text.isspace() and not text.startswith(("--", "/*")):
+            code = True
+    if code:
+        statements.append(sql[start:].strip())
+    return statements
 
 
 @cache

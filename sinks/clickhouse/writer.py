@@ -7,6 +7,7 @@ from pipeline.fold.flush import Flush
 from pipeline.fold.ledger import LedgerColumns
 from pipeline.fold.minutes import MinuteRow
 from pipeline.fold.receipt import Receipt
+from pipeline.fold.rules import DIMENSIONS
 from sinks.clickhouse.client import Client, Column
 
 _LEDGER_TYPES: Final = {
@@ -44,13 +45,18 @@ def write_openings(client: Client, flush: Flush) -> None:
 
 def write_results(client: Client, flush: Flush) -> None:
     """Write ledger, coordinates and minutes, and last the receipts that vouch for them."""
-    if len(flush.ledger):
-        client.insert("ledger", _ledger_columns(flush.ledger, tuple(_LEDGER_TYPES)))
-        client.insert("coordinates", _ledger_columns(flush.ledger, _COORDINATES))
-    if flush.minutes:
-        client.insert("minutes", _minute_columns(flush.minutes))
+    write_rows(client, flush)
     if flush.receipts:
         client.insert("receipts", _receipt_columns(flush.receipts))
+
+
+def write_rows(client: Client, flush: Flush, suffix: str = "") -> None:
+    """Write ledger, coordinates and minutes, into the tables whose names end with ``suffix``."""
+    if len(flush.ledger):
+        client.insert(f"ledger{suffix}", _ledger_columns(flush.ledger, tuple(_LEDGER_TYPES)))
+        client.insert(f"coordinates{suffix}", _ledger_columns(flush.ledger, _COORDINATES))
+    if flush.minutes:
+        client.insert(f"minutes{suffix}", _minute_columns(flush.minutes))
 
 
 def write_receipts(client: Client, receipts: Sequence[Receipt]) -> None:
@@ -78,6 +84,21 @@ def _minute_columns(rows: Sequence[MinuteRow]) -> list[Column]:
         Column("duration_ms_sum", "UInt64", [row.duration_ms_sum for row in rows]),
         Column("histogram", "Map(Int16, UInt64)", [row.histogram for row in rows]),
         Column("user_hashes", "Array(UInt64)", [row.users.tolist() for row in rows]),
+        *_further_columns(rows),
+    ]
+
+
+def _further_columns(rows: Sequence[MinuteRow]) -> list[Column]:
+    """The dimensions that the rules of some of the segments add; those of the others are empty there."""
+    named = {name for row in rows for name in row.dimensions}
+    return [
+        Column(
+            name,
+            "String",
+            [row.key.further[row.dimensions.index(name)] if name in row.dimensions else "" for row in rows],
+        )
+        for name in DIMENSIONS
+        if name in named
     ]
 
 

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.settings import ClickHouseSettings
+from pipeline.runtime.endpoint import remove_endpoint, write_endpoint
+from pipeline.runtime.rebuild import open_for_writing
+from pipeline.settings import ClickHouseSettings, Settings
+from sinks.clickhouse.client import parse_url
 from tests.support.sink_suite.audit import TestAudit
 from tests.support.sink_suite.client import TestClient
-from tests.support.sink_suite.data import connected
+from tests.support.sink_suite.data import connected, migrated
 from tests.support.sink_suite.migrations import TestMigrations
 from tests.support.sink_suite.periods import (
     TestConvergence,
@@ -19,6 +22,7 @@ from tests.support.sink_suite.periods import (
 )
 from tests.support.sink_suite.popularity import TestCatalogues, TestPopularity
 from tests.support.sink_suite.positions import TestPositions
+from tests.support.sink_suite.rebuild import TestRebuild
 from tests.support.sink_suite.writer import TestWriter
 
 __all__ = [
@@ -32,6 +36,7 @@ __all__ = [
     "TestPeriods",
     "TestPopularity",
     "TestPositions",
+    "TestRebuild",
     "TestReconcile",
     "TestWriter",
 ]
@@ -77,3 +82,12 @@ def test_an_answer_in_another_form_is_a_store_error(store: ClickHouseSettings, e
         with pytest.raises(StoreError, match="without FORMAT"):
             client.query("SELECT 1 AS one" + end)
         assert client.query("SELECT 1 AS one").one() == (1,)
+
+
+def test_a_rebuild_is_refused_while_a_worker_has_the_directory_open(store: ClickHouseSettings) -> None:
+    with migrated(store):
+        write_endpoint(parse_url(store.url).directory, "http://127.0.0.1:1")
+        with pytest.raises(StoreError, match=r"the worker at http://127\.0\.0\.1:1 has .* open; stop it"):
+            open_for_writing(Settings(clickhouse=store))
+        remove_endpoint(parse_url(store.url).directory)
+        open_for_writing(Settings(clickhouse=store)).close()

@@ -1,14 +1,18 @@
 """What sinks.clickhouse promises, kept by a server."""
 
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.errors import StoreError
+from pipeline.errors import SchemaError, StoreError
 from pipeline.settings import ClickHouseSettings
 from sinks.clickhouse.schema import migrate, migrations, require_schema
 from tests.support import ClickHouseServer
+from tests.support.pipeline_run import ROOT
 from tests.support.ports import free_port
 from tests.support.sink_suite.audit import TestAudit
 from tests.support.sink_suite.client import TestClient
@@ -23,6 +27,7 @@ from tests.support.sink_suite.periods import (
 )
 from tests.support.sink_suite.popularity import TestCatalogues, TestPopularity
 from tests.support.sink_suite.positions import TestPositions
+from tests.support.sink_suite.rebuild import TestRebuild
 from tests.support.sink_suite.writer import TestWriter
 
 __all__ = [
@@ -36,6 +41,7 @@ __all__ = [
     "TestPeriods",
     "TestPopularity",
     "TestPositions",
+    "TestRebuild",
     "TestReconcile",
     "TestWriter",
 ]
@@ -62,6 +68,66 @@ def test_workers_that_migrate_at_once_do_not_hinder_each_other(store: ClickHouse
     with connected(store) as client:
         require_schema(client, store)
         assert rows(client, "SELECT count() FROM migrations FINAL") == [(len(migrations()),)]
+
+
+MIGRATING = """
+import os, signal, sys
+from pipeline.settings import ClickHouseSettings
+from sinks.clickhouse import schema
+from sinks.clickhouse.client import connect
+left = int(sys.argv[2])
+class Killed:
+    def __init__(self, client):
+        self.client = client
+    def __getattr__(self, name):
+        return getattr(self.client, name)
+    def execute(self, sql):
+        global left
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        self.client.execute(sql)
+schema.connect = lambda settings: Killed(connect(settings))
+schema.migrate(ClickHouseSettings(url=sys.argv[1]))
+"""
+NEVER = 1_000
+
+
+def migrating(store: ClickHouseSettings, statements: int = NEVER) -> subprocess.Popen[bytes]:
+    """A process that migrates, and is killed after so many statements."""
+    command = [sys.executable, "-c", MIGRATING, store.url, str(statements)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def ended(processes: list[subprocess.Popen[bytes]]) -> list[tuple[int, str]]:
+    """Exit codes of all, and what they said."""
+    answers = [process.communicate(timeout=120)[1].decode() for process in processes]
+    return [(process.returncode, answer) for process, answer in zip(processes, answers, strict=True)]
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("done_before", [0, 2, 5])
+def test_processes_that_migrate_at_once_all_succeed(store: ClickHouseSettings, workers: int, done_before: int) -> None:
+    """On an empty database and on one that is half-way there."""
+    with connected(store) as client:
+        if done_before:
+            migrate(store)
+            client.execute(f"ALTER TABLE migrations DELETE WHERE number > {done_before} SETTINGS mutations_sync = 1")
+    assert ended([migrating(store) for _ in range(workers)]) == [(0, "")] * workers
+    with connected(store) as client:
+        require_schema(client, store)
+        assert migrate(store) == []
+
+
+@pytest.mark.parametrize("statements", [1, 3, 8, 12, 14])
+def test_a_killed_migration_is_completed_by_others_at_once(store: ClickHouseSettings, statements: int) -> None:
+    ((code, _),) = ended([migrating(store, statements)])
+    assert code == -signal.SIGKILL
+    with connected(store) as client, pytest.raises(SchemaError):
+        require_schema(client, store)
+    assert ended([migrating(store) for _ in range(2)]) == [(0, "")] * 2
+    with connected(store) as client:
+        require_schema(client, store)
 
 
 def test_a_database_that_does_not_exist_is_created_by_migrating(

@@ -16,6 +16,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.catalogue import demonstration_catalogue
 from pipeline.errors import StoreError
+from pipeline.fold.segment import MARKER_HEADER
 from pipeline.generator import Generator
 from pipeline.settings import Settings, load_settings
 from sinks.clickhouse.audit import AuditReport, audit
@@ -147,6 +148,8 @@ class PipelineRun:
             while any(consumer.position(partition) < ends[partition] for partition in partitions):
                 for records in consumer.poll(timeout_ms=1_000).values():
                     for record in records:
+                        if any(name == MARKER_HEADER for name, _ in record.headers):
+                            continue
                         content = json.loads(record.value)
                         for event in content if isinstance(content, list) else [content]:
                             total += 1

@@ -1,12 +1,15 @@
 """The schema: made once, checked always."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.errors import SchemaError
+from pipeline.errors import SchemaError, StoreError
 from pipeline.settings import ClickHouseSettings
-from sinks.clickhouse.client import Client, Column
+from sinks.clickhouse import schema
+from sinks.clickhouse.audit import audit
+from sinks.clickhouse.client import Client, Column, Parameters, Rows, connect
 from sinks.clickhouse.periods import recompute
 from sinks.clickhouse.schema import migrate, migrations, require_schema
 from tests.support.sink_suite.data import START, connected, folded, migrated, mixed_log, synthetic, write
@@ -20,7 +23,26 @@ VIEWS = {
     "hours": "hourly",
     "days": "daily",
 }
-INTERNAL = {"coordinates", "migrations", "rules", "epochs"}
+INTERNAL = {"coordinates", "migrations", "rules", "epochs", "rebuilds", "rebuild_segments"}
+
+
+class VersionBefore:
+    """A client that writes what the version before wrote, which had fewer columns."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def insert(self, table: str, columns: Sequence[Column]) -> None:
+        self._client.insert(table, [column for column in columns if column.name != "next_rules"])
+
+    def query(self, sql: str, parameters: Parameters | None = None) -> Rows:
+        return self._client.query(sql, parameters)
+
+    def execute(self, sql: str) -> None:
+        self._client.execute(sql)
+
+    def close(self) -> None:
+        self._client.close()
 
 
 def kinds(client: Client) -> dict[str, str]:
@@ -31,6 +53,43 @@ def kinds(client: Client) -> dict[str, str]:
 def note(client: Client, number: int, name: str, checksum: str) -> None:
     values = {"number": ("UInt32", number), "name": ("String", name), "checksum": ("String", checksum)}
     client.insert("migrations", [Column(key, type_, [value]) for key, (type_, value) in values.items()])
+
+
+USES = "SELECT agency, sum(uses) AS n, sum(duration_ms_sum) AS ms FROM usage GROUP BY agency ORDER BY agency"
+
+
+def shapes(client: Client) -> list[tuple[str, ...]]:
+    """Columns and keys of everything."""
+    tables = "SELECT name, engine, sorting_key, '' FROM system.tables WHERE database = currentDatabase()"
+    columns = "SELECT table, name, type, default_kind FROM system.columns WHERE database = currentDatabase()"
+    return sorted(client.query(f"{tables} UNION ALL {columns}").rows)
+
+
+class Ending:
+    """A client that does so many statements and inserts, and then nothing more."""
+
+    def __init__(self, client: Client, left: int) -> None:
+        self._client = client
+        self._left = left
+
+    def query(self, sql: str, parameters: Parameters | None = None) -> Rows:
+        return self._client.query(sql, parameters)
+
+    def execute(self, sql: str) -> None:
+        self._step()
+        self._client.execute(sql)
+
+    def insert(self, table: str, columns: Sequence[Column]) -> None:
+        self._step()
+        self._client.insert(table, columns)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _step(self) -> None:
+        if not self._left:
+            raise StoreError("the end")
+        self._left -= 1
 
 
 class TestMigrations:
@@ -73,6 +132,48 @@ class TestMigrations:
                 require_schema(client, store)
             with pytest.raises(SchemaError, match="newer xidmet"):
                 migrate(store)
+
+    def test_one_that_ends_after_any_statement_is_completed(
+        self, store: ClickHouseSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with migrated(store) as client:
+            whole = shapes(client)
+        steps = 1 + sum(len(migration.statements) + 1 for migration in migrations())
+        for step in range(steps):
+            with connected(store) as client:
+                # Without the views nothing is left of the time before.
+                for name, kind in kinds(client).items():
+                    client.execute(f"DROP {'VIEW' if kind == 'View' else 'TABLE'} {name} SYNC")
+            with monkeypatch.context() as patch:
+                patch.setattr(schema, "connect", lambda settings, left=step: Ending(connect(settings), left))
+                with pytest.raises(StoreError, match="the end"):
+                    migrate(store)
+            migrate(store)
+            with connected(store) as client:
+                require_schema(client, store)
+                assert shapes(client) == whole, f"after statement {step}"
+
+    def test_a_database_of_the_version_before_goes_on(
+        self, store: ClickHouseSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its rows keep their totals, rows of segments that were open then are replaced by later ones."""
+        flushes = folded(mixed_log(synthetic(300)), step=30)
+        half = len(flushes) // 2
+        before = tuple(migration for migration in migrations() if migration.number <= 5)
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "migrations", lambda: before)
+            with migrated(store) as client:
+                write(VersionBefore(client), flushes[:half])
+                old = client.query(USES).rows
+        assert migrate(store) == [item.name for item in migrations() if item not in before]
+        with connected(store) as client:
+            assert client.query(USES).rows == old
+            write(client, flushes)
+            client.execute("OPTIMIZE TABLE minutes FINAL")
+            assert sum(row[1] for row in client.query(USES).rows) > sum(row[1] for row in old)
+            total = sum(len(flush.ledger) for flush in flushes)
+            assert client.query("SELECT sum(events) AS n FROM minutes FINAL").one() == (total,)
+            assert audit(client).findings == []
 
     def test_every_table_and_every_column_that_is_stored_has_a_comment(self, store: ClickHouseSettings) -> None:
         with migrated(store) as client:

@@ -119,5 +119,7 @@ def _compare_letters(truth: Truth, letters: Iterable[LogRecord], difference: Dif
 
 def place_of(letter: LogRecord) -> Place:
     """The place in the log that a dead letter names."""
-    headers = {name.removeprefix("xidmet-"): value.decode() for name, value in letter.headers}
-    return headers["topic-id"], int(headers["partition"]), int(headers["offset"]), int(headers["batch-index"])
+    headers = dict(letter.headers)
+    topic_id, *numbers = (headers[f"xidmet-{name}"] for name in ("topic-id", "partition", "offset", "batch-index"))
+    partition, offset, index = map(int, numbers)
+    return topic_id.decode(), partition, offset, index

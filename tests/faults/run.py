@@ -25,17 +25,20 @@ T = TypeVar("T")
 WAIT_SECONDS: Final = 120.0
 SESSION_SECONDS: Final = 4
 
-# Small segments and flushes, so that a scenario has many of both: a message holds a hundred events.
-_SETTINGS: Final = {
-    "kafka__session_timeout_seconds": SESSION_SECONDS,
-    "kafka__request_timeout_seconds": 10,
-    "kafka__max_poll_records": 40,
-    "fold__segment_records": 60,
-    "worker__flush_seconds": 0.2,
-    "worker__flush_events": 10_000,
-    "worker__max_pending_events": 15_000,
-    "clickhouse__query_timeout_seconds": 20,
-}
+
+def scaled_settings(events: int) -> dict[str, object]:
+    """Settings of workers with which so many events make some dozens of segments and flushes, whatever their number;
+    a message holds a hundred events."""
+    return {
+        "kafka__session_timeout_seconds": SESSION_SECONDS,
+        "kafka__request_timeout_seconds": 10,
+        "kafka__max_poll_records": max(4, events // 5_000),
+        "fold__segment_records": max(8, events // 3_500),
+        "worker__flush_seconds": 0.2,
+        "worker__flush_events": max(1_000, events // 20),
+        "worker__max_pending_events": max(1_500, events // 14),
+        "clickhouse__query_timeout_seconds": 20,
+    }
 
 
 class Worker:
@@ -90,7 +93,7 @@ class FaultRun(PipelineRun):
     """A :class:`PipelineRun` whose workers have plans."""
 
     def __init__(self, bootstrap: str, clickhouse_url: str, directory: Path, **settings: object) -> None:
-        super().__init__(bootstrap, clickhouse_url, directory, **(_SETTINGS | settings))
+        super().__init__(bootstrap, clickhouse_url, directory, **settings)
         self.planned: list[Worker] = []
 
     def migrate(self) -> None:

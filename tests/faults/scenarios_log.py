@@ -107,7 +107,9 @@ def catalogue_changed(row: Row) -> None:
     victim = row.begin(row.plan("kill"))
     new = row.run.directory / "catalogue.json"
     known = _with_agency(new)
+    _send_of_new_agency(row, 100)
     row.send(0.4)
+    _send_of_new_agency(row, 100)
     victim.wait_reached()
     victim.wait_ended()
     _send_of_new_agency(row, 400)

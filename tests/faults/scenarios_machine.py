@@ -33,9 +33,7 @@ def poisoned(row: Row) -> None:
     kafka = row.run.settings.kafka
     messages = [message for turn in range(2) for message in poison(f"{kafka.group}-{turn}")]
     row.rng.shuffle(messages)
-    producer = KafkaProducer(
-        bootstrap_servers=kafka.bootstrap, max_request_size=LARGEST_BYTES + 1_000_000, buffer_memory=256 << 20
-    )
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, max_request_size=LARGEST_BYTES + 1_000_000)
     good = row.load.producer()
     try:
         for message in messages:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from tests.faults import scenarios_log, scenarios_machine, scenarios_servers, scenarios_workers
 from tests.faults.load import Load
 from tests.faults.proxy import Proxy
-from tests.faults.run import FaultRun
+from tests.faults.run import FaultRun, scaled_settings
 from tests.faults.scenario import Row, Scenario, Skipped
 from tests.faults.servers import Keeper, TwoDoorKafka
 from tests.support import ClickHouseServer
@@ -101,7 +101,7 @@ def run_row(on: Servers, scenario: Scenario, point: str, seed: int, events: int)
     restarts = on.keeper.restarts
     on.clickhouse.execute(f"CREATE DATABASE {name}")
     url = on.clickhouse.database_url(name)
-    run = FaultRun(on.kafka.bootstrap, url, directory, **scenario.settings)
+    run = FaultRun(on.kafka.bootstrap, url, directory, **(scaled_settings(events) | dict(scenario.settings)))
     kafka = run.settings.kafka
     load = Load(kafka.bootstrap, kafka.events_topic, kafka.partitions, seed, name)
     rng = random.Random(seed)

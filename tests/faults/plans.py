@@ -28,7 +28,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     ".passed" is written when the flush that met it has ended.
 
     ``clock_jumps`` are seconds by which the worker's wall clock is put forward or back, one after another, a flush
-    each.
+    each. ``resolves`` is ``host=file``: that host is this machine while the file is there, and unknown otherwise.
     """
 
     point: str = "before_openings"
@@ -38,3 +38,4 @@ class Plan(Struct, frozen=True, kw_only=True):
     times: int = 1
     seconds: float = 0.0
     clock_jumps: tuple[float, ...] = ()
+    resolves: str = ""

@@ -109,7 +109,7 @@ def _of_every_reason() -> Iterator[Message]:
 
 def _no_events() -> Iterator[Message]:
     packed = gzip.compress(_bytes(_event("packed")))
-    yield Message(None)
+    yield Message(None, key=b"null")
     yield Message(b" \r\n\t ")
     yield Message(packed)
     yield Message(packed[:-20])

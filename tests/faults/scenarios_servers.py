@@ -74,6 +74,21 @@ def clickhouse_refuses(row: Row) -> None:
     _at_the_point(row, row.clickhouse_proxy.refuse, row.clickhouse_proxy.heal, worker)
 
 
+def clickhouse_name_unknown(row: Row) -> None:
+    """The name of ClickHouse's host cannot be resolved for a while, and what was connected is cut."""
+    name = row.run.directory / "name"
+    name.touch()
+    flags = {key: url.replace("@127.0.0.1:", "@clickhouse.test:") for key, url in _through_proxy(row).items()}
+    plan = row.plan("hold", resolves=f"clickhouse.test={name}")
+    worker = row.begin(plan, **flags)
+
+    def unknown() -> None:
+        name.unlink()
+        row.clickhouse_proxy.cut()
+
+    _at_the_point(row, unknown, name.touch, worker)
+
+
 def clickhouse_cut(row: Row) -> None:
     """Connections to ClickHouse are cut again and again, in the middle of whatever is on its way."""
     row.begin(**_through_proxy(row))
@@ -124,35 +139,31 @@ def answer_lost(row: Row) -> None:
 
 
 def clickhouse_read_only(row: Row) -> None:
-    """One table takes no rows for a while (its table is read-only for the worker's user)."""
-    worker = row.begin(row.plan("hold"), **_as_user(row, "writer"))
+    """One table takes no rows for a while."""
     table = _table_of(row)
-    database = row.run.settings.clickhouse.url.rpartition("/")[2]
+    worker = row.begin(row.plan("hold"))
 
-    def revoke() -> None:
-        row.clickhouse.execute(f"REVOKE INSERT ON {database}.{table} FROM {database}_writer")
+    def read_only() -> None:
+        row.execute(f"ALTER TABLE {table} MODIFY SETTING table_readonly = 1")
 
-    def grant() -> None:
-        row.clickhouse.execute(f"GRANT INSERT ON {database}.{table} TO {database}_writer")
+    def writable() -> None:
+        row.execute(f"ALTER TABLE {table} RESET SETTING table_readonly")
 
-    _at_the_point(row, revoke, grant, worker)
+    _at_the_point(row, read_only, writable, worker)
 
 
 def out_of_parts(row: Row) -> None:
     """Merges stand still and a table has more parts than inserts may add to."""
-    database = row.run.settings.clickhouse.url.rpartition("/")[2]
-    table = f"{database}.{_table_of(row)}"
+    table = _table_of(row)
     worker = row.begin(row.plan("hold"))
 
     def stop_merges() -> None:
-        row.clickhouse.execute(f"SYSTEM STOP MERGES {table}")
-        row.clickhouse.execute(
-            f"ALTER TABLE {table} MODIFY SETTING parts_to_throw_insert = 1, parts_to_delay_insert = 1"
-        )
+        row.execute(f"SYSTEM STOP MERGES {table}")
+        row.execute(f"ALTER TABLE {table} MODIFY SETTING parts_to_throw_insert = 1, parts_to_delay_insert = 1")
 
     def go_on() -> None:
-        row.clickhouse.execute(f"ALTER TABLE {table} RESET SETTING parts_to_throw_insert, parts_to_delay_insert")
-        row.clickhouse.execute(f"SYSTEM START MERGES {table}")
+        row.execute(f"ALTER TABLE {table} RESET SETTING parts_to_throw_insert, parts_to_delay_insert")
+        row.execute(f"SYSTEM START MERGES {table}")
 
     _at_the_point(row, stop_merges, go_on, worker)
 
@@ -215,24 +226,14 @@ def sink_fails(row: Row) -> None:
 
 
 def _table_of(row: Row) -> str:
+    """The table that comes after the row's crash point, with its database."""
     name = row.point.removeprefix("before_")
-    return name if name in _TABLES else "receipts"
+    return f"{row.run.settings.clickhouse.url.rpartition('/')[2]}.{name if name in _TABLES else 'receipts'}"
 
 
 def _through_proxy(row: Row) -> dict[str, Any]:
     url = row.run.settings.clickhouse.url
     return {"clickhouse__url": url.replace(f":{row.clickhouse.native_port}/", f":{row.clickhouse_proxy.port}/")}
-
-
-def _as_user(row: Row, name: str) -> dict[str, Any]:
-    """A user of the row's own, who may do everything in its database."""
-    url = row.run.settings.clickhouse.url
-    database = url.rpartition("/")[2]
-    user = f"{database}_{name}"
-    row.clickhouse.execute(f"CREATE USER IF NOT EXISTS {user}")
-    row.clickhouse.execute(f"GRANT ALL ON {database}.* TO {user}")
-    row.users.append(user)
-    return {"clickhouse__url": url.replace("://default@", f"://{user}@")}
 
 
 _WRITES: Final = ("before_ledger", "before_coordinates", "before_minutes", "before_receipts")
@@ -242,6 +243,7 @@ SCENARIOS = (
     Scenario("broker killed and restarted", broker_killed, CRASH_POINTS),
     Scenario("broker killed while producers send", broker_restarted_while_sending),
     Scenario("ClickHouse refuses connections", clickhouse_refuses, CRASH_POINTS),
+    Scenario("ClickHouse's name cannot be resolved", clickhouse_name_unknown, ("before_openings", *_WRITES)),
     Scenario("ClickHouse cut off again and again", clickhouse_cut, quick=("",)),
     Scenario("ClickHouse frozen beyond the time-out", clickhouse_frozen, ("before_openings", *_WRITES)),
     Scenario("ClickHouse slow, and a worker killed", clickhouse_slow, ("before_ledger", "before_receipts")),

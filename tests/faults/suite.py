@@ -6,7 +6,7 @@ import tempfile
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,22 +93,56 @@ def rows(only: str = "") -> list[tuple[Scenario, str]]:
     return [(scenario, point) for scenario, point in found if only.lower() in f"{scenario.fault}: {point}".lower()]
 
 
-def run_row(on: Servers, scenario: Scenario, point: str, seed: int, events: int) -> Outcome:
-    """Play one row and account for it; never raises for what goes wrong in it."""
-    began = time.monotonic()
+@contextmanager
+def playground(on: Servers, settings: Mapping[str, object], point: str, seed: int, events: int) -> Iterator[Row]:
+    """Topics, a database and a group of their own, for one row; cleaned up at the end, whatever is left.
+
+    The directory with the workers' logs stays if the block raises.
+    """
     name = f"faults_{uuid.uuid4().hex[:8]}"
     directory = Path(tempfile.mkdtemp(prefix="xidmet-faults-"))
-    restarts = on.keeper.restarts
     on.clickhouse.execute(f"CREATE DATABASE {name}")
-    url = on.clickhouse.database_url(name)
-    run = FaultRun(on.kafka.bootstrap, url, directory, **(scaled_settings(events) | dict(scenario.settings)))
+    run = FaultRun(on.kafka.bootstrap, on.clickhouse.database_url(name), directory, **settings)
     kafka = run.settings.kafka
     load = Load(kafka.bootstrap, kafka.events_topic, kafka.partitions, seed, name)
     rng = random.Random(seed)
     row = Row(on.kafka, on.clickhouse, on.keeper, on.kafka_proxy, on.clickhouse_proxy, run, load, rng, point, events)
-    outcome = Outcome(fault=scenario.fault, crash_point=point)
     try:
         run.migrate()
+        yield row
+    finally:
+        _clean_up(on, row, name)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def run_row(on: Servers, scenario: Scenario, point: str, seed: int, events: int) -> Outcome:
+    """Play one row and account for it; never raises for what goes wrong in it."""
+    began = time.monotonic()
+    restarts = on.keeper.restarts
+    settings = scaled_settings(events) | dict(scenario.settings)
+    outcome = Outcome(fault=scenario.fault, crash_point=point)
+    try:
+        with playground(on, settings, point, seed, events) as row:
+            outcome = _play(on, scenario, row)
+            if not outcome.ok:
+                raise _KeepLogs
+    except _KeepLogs:
+        pass
+    except Exception as error:
+        outcome = replace(outcome, ok=False, words=[*outcome.words, f"clean-up: {error}", traceback.format_exc()])
+    return replace(
+        outcome,
+        seconds=round(time.monotonic() - began, 1),
+        clickhouse_restarts=on.keeper.restarts - restarts,
+    )
+
+
+class _KeepLogs(Exception):
+    """A row was not well."""
+
+
+def _play(on: Servers, scenario: Scenario, row: Row) -> Outcome:
+    try:
         if scenario.keep:
             on.keeper.begin()
         scenario.play(row)
@@ -116,21 +150,13 @@ def run_row(on: Servers, scenario: Scenario, point: str, seed: int, events: int)
             row.settle()
             on.keeper.end()
         difference = row.difference or row.compare()
-        outcome = _outcome(scenario, row, difference.lost, difference.duplicated, difference.words)
     except Skipped as reason:
-        outcome = Outcome(fault=scenario.fault, crash_point=point, skipped=str(reason))
+        return Outcome(fault=scenario.fault, crash_point=row.point, skipped=str(reason))
     except Exception as error:
-        words = [*traceback.format_exception_only(error), traceback.format_exc(), *_log_tails(directory)]
-        outcome = _outcome(scenario, row, 0, 0, words)
-    finally:
-        _clean_up(on, row, name)
-        if outcome.ok:
-            shutil.rmtree(directory, ignore_errors=True)
-    return replace(
-        outcome,
-        seconds=round(time.monotonic() - began, 1),
-        clickhouse_restarts=on.keeper.restarts - restarts,
-    )
+        words = [*traceback.format_exception_only(error), traceback.format_exc()]
+        return _outcome(scenario, row, 0, 0, words + log_tails(row.run.directory))
+    words = difference.words if difference.nothing else difference.words + log_tails(row.run.directory)
+    return _outcome(scenario, row, difference.lost, difference.duplicated, words)
 
 
 def _outcome(scenario: Scenario, row: Row, lost: int, duplicated: int, words: list[str]) -> Outcome:
@@ -162,8 +188,6 @@ def _clean_up(on: Servers, row: Row, database: str) -> None:
     on.kafka.resume()
     on.kafka.start()
     on.clickhouse.execute(f"DROP DATABASE IF EXISTS {database} SYNC")
-    for user in row.users:
-        on.clickhouse.execute(f"DROP USER IF EXISTS {user}")
     kafka = row.run.settings.kafka
     with on.kafka.admin() as admin:
         there = set(admin.list_topics())
@@ -172,7 +196,8 @@ def _clean_up(on: Servers, row: Row, database: str) -> None:
                 admin.delete_topics([topic])
 
 
-def _log_tails(directory: Path) -> list[str]:
+def log_tails(directory: Path) -> list[str]:
+    """The end of each worker's log."""
     return [
         f"--- the end of {path}\n{path.read_text(errors='replace')[-_LOG_CHARACTERS:]}"
         for path in sorted(directory.glob("worker-*.log"))

@@ -7,6 +7,7 @@ that is special is the sink, through the seam ``create_app(settings, sink_of=...
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -160,10 +161,26 @@ def _jump_clock(seconds: float) -> None:
     logger.info("the clock jumps", extra={"seconds": seconds})
 
 
+def _resolve(host: str, file: str) -> None:
+    """Let a host be this machine while a file is there, and unknown otherwise."""
+    before: Any = socket.getaddrinfo
+
+    def getaddrinfo(asked: Any, *arguments: Any, **more: Any) -> Any:
+        if asked != host:
+            return before(asked, *arguments, **more)
+        if not Path(file).exists():
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return before("127.0.0.1", *arguments, **more)
+
+    setattr(socket, "getaddrinfo", getaddrinfo)  # noqa: B010 - mypy would have its exact signature
+
+
 def main() -> None:
     """Run until a signal, a crash, or the plan; exit codes as of ``xidmet worker``."""
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
     settings = load_settings(environment={}, flags=sys.argv[2:])
+    if plan.resolves:
+        _resolve(*plan.resolves.split("=", 1))
     configure_logging(settings.log)
     error = run_worker(create_app(settings, lambda given, catalogue: WatchedResults(given, catalogue, plan)))
     if error is not None:

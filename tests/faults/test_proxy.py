@@ -56,8 +56,17 @@ def opened(proxy: Proxy) -> socket.socket:
 
 
 def said(connection: socket.socket, text: bytes) -> None:
-    connection.sendall(text)
-    assert connection.recv(len(text), socket.MSG_WAITALL) == text
+    sending = threading.Thread(target=connection.sendall, args=(text,))
+    sending.start()
+    assert received(connection, len(text)) == text
+    sending.join()
+
+
+def received(connection: socket.socket, length: int) -> bytes:
+    text = b""
+    while len(text) < length and (part := connection.recv(65_536)):
+        text += part
+    return text
 
 
 def test_it_hands_on(proxy: Proxy) -> None:
@@ -92,7 +101,7 @@ def test_freeze_keeps_connections_and_holds_every_byte(proxy: Proxy) -> None:
             connection.recv(1)
         proxy.heal()
         connection.settimeout(10)
-        assert connection.recv(5, socket.MSG_WAITALL) == b"later"
+        assert received(connection, 5) == b"later"
 
 
 def test_slow_takes_the_time_that_it_says(proxy: Proxy) -> None:

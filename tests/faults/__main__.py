@@ -3,6 +3,7 @@
 import argparse
 import random
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -23,8 +24,11 @@ def main() -> int:
         print(f"no row contains {options.only!r}; --list shows all", file=sys.stderr)
         return 2
     seed: int = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
-    print(f"seed {seed}, {options.events} events a row, {len(chosen)} rows", flush=True)
+    began = time.monotonic()
     random.Random(seed).shuffle(chosen)
+    if options.one:
+        chosen = list({scenario.fault: (scenario, point) for scenario, point in chosen}.values())
+    print(f"seed {seed}, {options.events} events a row, {len(chosen)} rows", flush=True)
     outcomes: list[Outcome] = []
     with servers() as on:
         print(_HEAD, flush=True)
@@ -38,7 +42,10 @@ def main() -> int:
             _write(options.json, outcomes)
     bad = [outcome for outcome in outcomes if not outcome.ok]
     skipped = [outcome for outcome in outcomes if outcome.skipped]
-    print(f"{len(outcomes) - len(bad) - len(skipped)} rows well, {len(bad)} not, {len(skipped)} skipped; seed {seed}")
+    print(
+        f"{len(outcomes) - len(bad) - len(skipped)} rows well, {len(bad)} not, {len(skipped)} skipped;"
+        f" {(time.monotonic() - began) / 60:.0f} minutes, seed {seed}"
+    )
     return 1 if bad else 0
 
 
@@ -47,6 +54,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="decides kill times, order and contents; random if not given")
     parser.add_argument("--events", type=int, default=200_000, help="distinct valid events a row (default 200000)")
     parser.add_argument("--only", default="", help="only rows whose fault or crash point contains this")
+    parser.add_argument("--one", action="store_true", help="of each fault one crash point, which the seed decides")
     parser.add_argument("--list", action="store_true", help="print the rows and end")
     parser.add_argument("--json", type=Path, default=Path("build/faults.json"), help="where the results are written")
     return parser.parse_args()

@@ -20,11 +20,13 @@ class Proxy:
     Attributes:
         port: where it listens.
         answers_lost: how many answers it kept back (see :meth:`lose_answers`).
+        held: how many inserts it holds (see :meth:`hold_insert`).
     """
 
     def __init__(self, port: int, target_port: int) -> None:
         self.port = port
         self.answers_lost = 0
+        self.held = 0
         self._target_port = target_port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{port}")
@@ -33,6 +35,7 @@ class Proxy:
         self._bytes_per_second = 0.0
         self._flowing = asyncio.Event()
         self._lose: list[bytes] = []
+        self._hold = b""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -72,6 +75,11 @@ class Proxy:
         when the server says that it is done: the rows are there and the client does not know it."""
         self._do(self._lose_answers(table, count))
 
+    def hold_insert(self, table: str) -> None:
+        """Hold the rows of the next insert into a ClickHouse table, and what follows on that connection, until
+        :meth:`heal`, when they come late. Other connections are not touched."""
+        self._do(self._hold_insert(table))
+
     @property
     def connections(self) -> int:
         """Open connections."""
@@ -83,7 +91,11 @@ class Proxy:
     async def _heal(self) -> None:
         self._bytes_per_second = 0.0
         self._lose = []
+        self._hold = b""
+        self.held = 0
         self._flowing.set()
+        for connection in self._connections:
+            connection.released.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
 
@@ -108,6 +120,9 @@ class Proxy:
 
     async def _lose_answers(self, table: str, count: int) -> None:
         self._lose = [f"INSERT INTO {table} ".encode()] * count
+
+    async def _hold_insert(self, table: str) -> None:
+        self._hold = f"INSERT INTO {table} ".encode()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(writer)
@@ -134,6 +149,14 @@ class Proxy:
             if self._lose and self._lose[0] in chunk:
                 self._lose.pop(0)
                 connection.awaits_answer = True
+            if connection.holds_rows:
+                # The server has told the columns, so that this is the beginning of the rows.
+                connection.holds_rows = False
+                connection.released.clear()
+                self.held += 1
+            if self._hold and self._hold in chunk:
+                self._hold = b""
+                connection.awaits_columns = True
             return True
 
         def answered(chunk: bytes) -> bool:
@@ -141,11 +164,14 @@ class Proxy:
                 self.answers_lost += 1
                 connection.abort()
                 return False
+            if connection.awaits_columns:
+                connection.awaits_columns = False
+                connection.holds_rows = True
             return True
 
         ways = [
-            asyncio.create_task(self._hand_on(reader, target_writer, sent)),
-            asyncio.create_task(self._hand_on(target_reader, writer, answered)),
+            asyncio.create_task(self._hand_on(connection, reader, target_writer, sent)),
+            asyncio.create_task(self._hand_on(connection, target_reader, writer, answered)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -155,12 +181,17 @@ class Proxy:
             await asyncio.gather(*ways, return_exceptions=True)
 
     async def _hand_on(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], bool]
+        self,
+        connection: "_Connection",
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        look: Callable[[bytes], bool],
     ) -> None:
         while chunk := await reader.read(_CHUNK):
             await self._flowing.wait()
             if not look(chunk):
                 return
+            await connection.released.wait()
             if self._bytes_per_second:
                 await asyncio.sleep(len(chunk) / self._bytes_per_second)
             writer.write(chunk)
@@ -174,6 +205,10 @@ class _Connection:
         self.writers = [writer]
         self.task: asyncio.Task[Any] | None = None
         self.awaits_answer = False
+        self.awaits_columns = False
+        self.holds_rows = False
+        self.released = asyncio.Event()
+        self.released.set()
 
     def abort(self) -> None:
         for writer in self.writers:

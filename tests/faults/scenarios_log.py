@@ -190,6 +190,18 @@ def partitions_added(row: Row) -> None:
     row.send(0.7)
 
 
+def partitions_added_quietly(row: Row) -> None:
+    """As before, but no worker joins, leaves or dies: the one that runs must notice by itself."""
+    row.begin()
+    row.send(0.3)
+    kafka = row.run.settings.kafka
+    with row.kafka.admin() as admin:
+        admin.create_partitions({kafka.events_topic: kafka.partitions + 2})
+    row.load.partitions += 2
+    row.fault_ended()
+    row.send(0.7)
+
+
 def _die(row: Row, share: float) -> None:
     victim = row.begin(row.plan("kill"))
     row.send(share)
@@ -261,15 +273,16 @@ def _places_of(records: list[LogRecord], agency: str) -> Iterator[Place]:
             yield record.topic_id, record.partition, record.offset, 0
 
 
-_SOME: Final = ("before_openings", "before_ledger", "before_minutes", "before_receipts", "after_receipts")
+_SOME: Final = ("before_dead_letters", "before_ledger", "before_minutes", "before_receipts", "after_receipts")
 
 SCENARIOS = (
-    Scenario("committed offsets reset backward", offsets_reset_backward, ("before_ledger", "after_receipts")),
+    Scenario("committed offsets reset backward", offsets_reset_backward, _SOME),
     Scenario("committed offsets reset forward", offsets_reset_forward, CRASH_POINTS, quick=("before_receipts",)),
-    Scenario("topic deleted and made again", topic_made_again, ("before_minutes", "after_receipts")),
+    Scenario("topic deleted and made again", topic_made_again, _SOME),
     Scenario("retention outruns stopped workers", retention_outruns, _SOME, quick=("before_minutes",)),
     Scenario("catalogue changed before the replay", catalogue_changed, CRASH_POINTS, quick=("before_minutes",)),
     Scenario("segments that cross an hour", crosses_an_hour, CRASH_POINTS, quick=("before_ledger",)),
     Scenario("transactional producers", transactions, CRASH_POINTS, quick=("before_receipts",)),
     Scenario("partitions added while running", partitions_added, _SOME),
+    Scenario("partitions added, and nothing else happens", partitions_added_quietly),
 )

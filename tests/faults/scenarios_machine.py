@@ -161,11 +161,11 @@ def _fill(path: Path) -> None:
             return
 
 
-_SOME: Final = ("before_openings", "before_ledger", "before_minutes", "before_receipts")
+_SOME: Final = ("before_dead_letters", "before_ledger", "before_minutes", "before_receipts", "after_receipts")
 
 SCENARIOS = (
     Scenario("poison of every kind", poisoned, CRASH_POINTS, quick=("before_dead_letters",)),
     Scenario("the worker's clock jumps", clock_jumps, CRASH_POINTS, quick=("before_receipts",)),
-    Scenario("the process's clock jumps", clock_of_the_process_jumps, ("before_ledger", "after_receipts")),
+    Scenario("the process's clock jumps", clock_of_the_process_jumps, _SOME),
     Scenario("disk full under the embedded ClickHouse", disk_full, _SOME, quick=("before_minutes",)),
 )

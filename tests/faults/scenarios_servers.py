@@ -1,5 +1,6 @@
 """Servers and networks that fail: Kafka and ClickHouse killed, refusing, slow, read-only, full, cut off, frozen."""
 
+import signal
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -7,6 +8,7 @@ from typing import Any, Final
 from tests.faults.plans import CRASH_POINTS, Plan
 from tests.faults.run import SESSION_SECONDS, Worker
 from tests.faults.scenario import Row, Scenario
+from tests.support.waiting import wait_until
 
 # Long enough that retries and time-outs happen, while the worker holds results.
 _OUTAGE_SECONDS: Final = 6.0
@@ -138,6 +140,25 @@ def answer_lost(row: Row) -> None:
     row.clickhouse_proxy.answers_lost = 0
 
 
+def insert_comes_late(row: Row) -> None:
+    """The rows of an insert are on their way when their worker is killed; they come when its heir is long done."""
+    dead = row.begin(row.plan("hold"), **_through_proxy(row))
+    row.send(0.4)
+    dead.wait_reached()
+    row.clickhouse_proxy.hold_insert(row.point.removeprefix("before_"))
+    dead.release()
+    wait_until(lambda: row.clickhouse_proxy.held, 60, "the insert to be on its way")
+    dead.signal(signal.SIGKILL)
+    dead.wait_ended()
+    row.run.start()
+    row.fault_ended()
+    row.send(0.6)
+    row.wait_durable()
+    row.clickhouse_proxy.heal()
+    # Until what was held is with ClickHouse, which then finds nobody to answer.
+    wait_until(lambda: row.clickhouse_proxy.connections == 0, 60, "the late insert to come")
+
+
 def clickhouse_read_only(row: Row) -> None:
     """One table takes no rows for a while."""
     table = _table_of(row)
@@ -236,6 +257,7 @@ def _through_proxy(row: Row) -> dict[str, Any]:
     return {"clickhouse__url": url.replace(f":{row.clickhouse.native_port}/", f":{row.clickhouse_proxy.port}/")}
 
 
+_FIVE: Final = ("before_dead_letters", "before_ledger", "before_minutes", "before_receipts", "after_receipts")
 _WRITES: Final = ("before_ledger", "before_coordinates", "before_minutes", "before_receipts")
 
 SCENARIOS = (
@@ -246,13 +268,14 @@ SCENARIOS = (
     Scenario("ClickHouse's name cannot be resolved", clickhouse_name_unknown, ("before_openings", *_WRITES)),
     Scenario("ClickHouse cut off again and again", clickhouse_cut, quick=("",)),
     Scenario("ClickHouse frozen beyond the time-out", clickhouse_frozen, ("before_openings", *_WRITES)),
-    Scenario("ClickHouse slow, and a worker killed", clickhouse_slow, ("before_ledger", "before_receipts")),
+    Scenario("ClickHouse slow, and a worker killed", clickhouse_slow, _FIVE),
     Scenario("ClickHouse: the answer to an insert lost", answer_lost, _WRITES, quick=("before_minutes",)),
+    Scenario("an insert comes when its worker is long dead", insert_comes_late, _WRITES, quick=("before_receipts",)),
     Scenario("ClickHouse table read-only", clickhouse_read_only, _WRITES),
     Scenario("ClickHouse out of parts", out_of_parts, _WRITES),
     Scenario("Kafka cut off again and again", kafka_cut),
     Scenario("Kafka frozen beyond the session time-out", kafka_frozen, CRASH_POINTS),
-    Scenario("Kafka refuses connections", kafka_refuses, ("before_dead_letters", "before_receipts", "after_receipts")),
+    Scenario("Kafka refuses connections", kafka_refuses, _FIVE),
     Scenario("dead-letter topic unavailable", dead_letters_unavailable, CRASH_POINTS, quick=("before_dead_letters",)),
     Scenario("sink fails again and again", sink_fails, CRASH_POINTS),
 )

@@ -84,6 +84,22 @@ def two_owners(row: Row) -> None:
     again.wait_reached()
 
 
+def racing_owners(row: Row) -> None:
+    """Three workers in groups of their own fold everything at the same time, each slow at the crash point, and are
+    killed and replaced in turns: every row is written several times, in any order."""
+    group = row.run.settings.kafka.group
+    plan = Plan(point=row.point, action="slow", seconds=0.3)
+    racing = [row.begin(plan, kafka__group=f"{group}-{number}") for number in range(3)]
+    for number, worker in enumerate(racing):
+        row.send(0.25)
+        row.wait_durable(row.rng.uniform(0.2, 0.9))
+        worker.signal(signal.SIGKILL)
+        worker.wait_ended()
+        row.run.start(kafka__group=f"{group}-{number}")
+    row.fault_ended()
+    row.send(0.25)
+
+
 SCENARIOS = (
     Scenario("worker killed (SIGKILL)", killed, CRASH_POINTS, quick=("before_minutes", "after_receipts")),
     Scenario("worker terminated (SIGTERM)", terminated, CRASH_POINTS, quick=("before_coordinates",)),
@@ -91,11 +107,12 @@ SCENARIOS = (
     Scenario(
         "a third worker joins and leaves",
         joins_and_leaves,
-        ("before_ledger", "before_minutes", "before_receipts"),
+        CRASH_POINTS,
         settings={"kafka__partitions": 6},
     ),
     Scenario(
         "worker stalled (SIGSTOP), then a zombie", stalled, CRASH_POINTS, quick=("before_ledger", "before_receipts")
     ),
     Scenario("two owners of each partition", two_owners, CRASH_POINTS, quick=("before_minutes",)),
+    Scenario("three owners race and die", racing_owners, ("before_ledger", "before_minutes", "before_receipts")),
 )

@@ -142,3 +142,27 @@ def test_a_lost_answer_leaves_the_rows_and_an_error(
 
 def insert(client: Client, number: int) -> None:
     client.insert("t", [Column("n", "UInt64", [number])])
+
+
+@pytest.mark.servers
+@pytest.mark.faults
+def test_a_held_insert_comes_late_though_others_pass(
+    clickhouse_server: ClickHouseServer, clickhouse_database: str
+) -> None:
+    with Proxy(free_port(), clickhouse_server.native_port) as proxy, kept_alive(clickhouse_server):
+        url = clickhouse_database.replace(f":{clickhouse_server.native_port}/", f":{proxy.port}/")
+        client, other = (connect(ClickHouseSettings(url=url)) for _ in range(2))
+        try:
+            client.execute("CREATE TABLE t (n UInt64) ENGINE = MergeTree ORDER BY n")
+            proxy.hold_insert("t")
+            inserting = threading.Thread(target=insert, args=(client, 1))
+            inserting.start()
+            wait_until(lambda: proxy.held == 1, 30, "the proxy to hold the insert")
+            insert(other, 2)
+            assert other.query("SELECT groupArray(n) FROM t").one() == ([2],)
+            proxy.heal()
+            inserting.join(30)
+            assert other.query("SELECT groupArray(n) FROM (SELECT n FROM t ORDER BY n)").one() == ([1, 2],)
+        finally:
+            client.close()
+            other.close()

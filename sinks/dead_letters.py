@@ -7,7 +7,7 @@ masked with ``*``, because the letters live longer than the log; the header ``xi
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -44,6 +44,24 @@ class Letter:
     value: bytes
     headers: list[tuple[str, bytes]]
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, but for what the broker adds to each message."""
+        names = sum(len(name) + len(content) for name, content in self.headers)
+        return len(self.key or b"") + len(self.value) + names
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing is left but what this program says of it."""
+        return not self.value and self.key is None and all(name.startswith(HEADER_PREFIX) for name, _ in self.headers)
+
+    def smaller(self) -> "Letter":
+        """The letter without its value; without key and foreign headers if it has no value."""
+        if self.value:
+            return Letter(self.key, b"", [*self.headers, _value_bytes(self.value)])
+        ours = [(name, content) for name, content in self.headers if name.startswith(HEADER_PREFIX)]
+        return Letter(None, b"", ours)
+
 
 class DeadLetters:
     """Sends rejects to the dead-letter topic. Calls block; used by one thread."""
@@ -53,36 +71,67 @@ class DeadLetters:
         self._topic = settings.rejected_topic
         self._timeout = settings.request_timeout_seconds
         self._producer: Any = None
+        # Letters of this size and more were refused; forgotten when the worker ends.
+        self._refused_bytes = MAX_LETTER_BYTES
 
     def send(self, rejects: Sequence[Reject]) -> None:
         """Send all and wait until the broker has them.
 
         A letter that the broker finds too large is sent again without its value: the log has it, where the
-        coordinates say, and ``xidmet-value-bytes`` says how long it is.
+        coordinates say, and ``xidmet-value-bytes`` says how long it is. If that is not enough, it goes without its
+        key and the headers that are not ours.
 
         Raises:
             BrokerError: the broker does not have all of them; the call may be repeated.
         """
-        if not rejects:
-            return
+        letters = [self._letter(reject) for reject in rejects]
         try:
-            if self._producer is None:
-                kafka = self._settings
-                self._producer = connect_producer(
-                    kafka.bootstrap, self._topic, "xidmet-dead-letters", None, max_request_size=MAX_LETTER_BYTES
-                )
-            letters = [_letter(reject) for reject in rejects]
-            sent = [self._begin(letter) for letter in letters]
-            for letter, future in zip(letters, sent, strict=True):
-                try:
-                    self._finish(future)
-                except (MessageSizeTooLargeError, RecordListTooLargeError):
-                    self._finish(self._begin(_without_value(letter)))
+            while letters:
+                letters = self._send([self._fitting(letter) for letter in letters])
         except KafkaError as error:
+            # Some errors are final for a producer, others not; the next try has a new one in any case.
+            self.close()
             raise BrokerError(
                 f"dead letters cannot be written to topic {self._topic} at {self._settings.bootstrap}:"
                 f" {words(error)}; results wait until they can"
             ) from error
+
+    def _send(self, letters: list[Letter]) -> list[Letter]:
+        """Send them; the rest from the first that met a letter too large for the broker, which are to be sent again.
+
+        An idempotent producer is of no use after a letter that is too large: it answers everything that follows with
+        the same error, so that the letter is not known by it. If any letter was too large, the largest was.
+        """
+        if self._producer is None:
+            kafka = self._settings
+            self._producer = connect_producer(
+                kafka.bootstrap, self._topic, "xidmet-dead-letters", None, max_request_size=MAX_LETTER_BYTES
+            )
+        sent = [self._begin(letter) for letter in letters]
+        for place, future in enumerate(sent):
+            try:
+                self._finish(future)
+            except (MessageSizeTooLargeError, RecordListTooLargeError):
+                self.close()
+                rest = letters[place:]
+                self._refused_bytes = max(letter.size for letter in rest)
+                if all(letter.bare for letter in rest if letter.size == self._refused_bytes):
+                    raise
+                return rest
+        return []
+
+    def _letter(self, reject: Reject) -> Letter:
+        if len(reject.value) < self._refused_bytes:
+            return _letter(reject)
+        # To mask megabytes that are not sent would only hold the worker up.
+        letter = _letter(replace(reject, value=b""))
+        return Letter(letter.key, b"", [*letter.headers, _value_bytes(reject.value)])
+
+    def _fitting(self, letter: Letter) -> Letter:
+        """The letter, without what makes it as large as one that was refused."""
+        while letter.size >= self._refused_bytes and not letter.bare:
+            letter = letter.smaller()
+        return letter
 
     def close(self) -> None:
         """Give the connection back."""
@@ -121,9 +170,8 @@ def _letter(reject: Reject) -> Letter:
     return Letter(key, value, [*headers, *_headers(reject, masked)])
 
 
-def _without_value(letter: Letter) -> Letter:
-    length = str(len(letter.value)).encode()
-    return Letter(letter.key, b"", [*letter.headers, (HEADER_PREFIX + "value-bytes", length)])
+def _value_bytes(value: bytes) -> tuple[str, bytes]:
+    return HEADER_PREFIX + "value-bytes", str(len(value)).encode()
 
 
 def _headers(reject: Reject, masked: bool) -> Iterator[tuple[str, bytes]]:

@@ -60,7 +60,7 @@ class PipelineRun:
     def run(self, *arguments: str, stdin: bytes = b"") -> str:
         """Run a command to its end; its standard output."""
         done = subprocess.run(
-            self.command(*arguments), input=stdin, capture_output=True, timeout=120, cwd=ROOT, env=_environment()
+            self.command(*arguments), input=stdin, capture_output=True, timeout=120, cwd=ROOT, env=clean_environment()
         )
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
@@ -71,7 +71,7 @@ class PipelineRun:
         log = (self.directory / f"worker-{len(self.workers)}.log").open("wb")
         with log:
             worker = subprocess.Popen(
-                self.command("worker"), stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=_environment()
+                self.command("worker"), stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=clean_environment()
             )
         self.workers.append(worker)
         return worker
@@ -97,7 +97,7 @@ class PipelineRun:
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask ClickHouse, through a connection of its own; waits for one that is just being started again."""
-        return self._ask(lambda client: client.query(sql).rows)
+        return self.ask(lambda client: client.query(sql).rows)
 
     def wait_for_events(self, count: int, seconds: float = COUNT_SECONDS) -> None:
         """Wait until the receipts account for so many events."""
@@ -113,9 +113,10 @@ class PipelineRun:
 
     def audit(self) -> AuditReport:
         """The audit, now."""
-        return self._ask(audit)
+        return self.ask(audit)
 
-    def _ask(self, question: Callable[[Client], T]) -> T:
+    def ask(self, question: Callable[[Client], T]) -> T:
+        """The answer of ClickHouse to a question, on a connection of its own; waits for one that is started again."""
         answers: list[T] = []
 
         def ask() -> bool:
@@ -178,5 +179,6 @@ def events(count: int, seed: int) -> Iterable[dict[str, Any]]:
     return Generator(demonstration_catalogue(), seed).events(now.replace(minute=0, second=0, microsecond=0), now, count)
 
 
-def _environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
+    """The environment without settings of xidmet."""
     return {name: value for name, value in os.environ.items() if not name.startswith("XIDMET_")}

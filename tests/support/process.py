@@ -120,7 +120,7 @@ class ServerProcess(ABC):
         process = self._running_process()
         process.send_signal(signal.SIGSTOP)
         self._paused = True
-        wait_until(lambda: _state(process.pid) in "TZ", self.stop_seconds, f"{self.name} to stand still")
+        wait_until(lambda: process_state(process.pid) in "TZ", self.stop_seconds, f"{self.name} to stand still")
 
     def resume(self) -> None:
         """Undo ``pause()``; nothing happens if it is not paused."""
@@ -188,7 +188,7 @@ class ServerProcess(ABC):
         self._process = self._guard = None
 
 
-def _state(pid: int) -> str:
+def process_state(pid: int) -> str:
     """One letter as in proc(5): T is stopped, Z is ended."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")

@@ -3,14 +3,20 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
 
 from sinks.clickhouse.audit import AuditReport
 from sinks.clickhouse.client import Client
+from sinks.clickhouse.periods import recompute
 from tests.faults.log import LogRecord
 from tests.faults.oracle import Group, Place, Truth
 
 K = TypeVar("K")
+
+ZONE: Final = "Asia/Baku"
+ZONE_SECONDS: Final = 4 * 3600
+"""Ahead of UTC, without daylight saving time since 2016 (IANA time zone database)."""
 
 
 @dataclass(slots=True)
@@ -53,16 +59,37 @@ def compare(truth: Truth, client: Client, letters: Iterable[LogRecord], report: 
 
 
 def compare_periods(truth: Truth, client: Client, difference: Difference) -> None:
-    """Tables that sum up longer periods, against ``truth.minutes`` and ``truth.ledger``.
+    """Hours and days, first as they are due now, then as if all were closed, against minutes and ledger of the truth.
 
-    Here belong the tables of hours and days; the only view of hours there is so far sums the minutes up.
+    Whatever dead workers and zombies wrote of them, one more recomputation must end in the right numbers.
     """
-    expected: Counter[tuple[str, int]] = Counter()
-    for (agency, _, minute, stage), n in truth.minutes.items():
-        if not stage:
-            expected[agency, minute // 3600 * 3600] += n
-    rows = client.query("SELECT agency, toUnixTimestamp(hour), uses FROM agency_hours").rows
-    difference.compare("agency_hours", expected, {(agency, hour): uses for agency, hour, uses in rows})
+    counted = Counter(fact.group for fact in truth.ledger.values())
+    if not counted:
+        return
+    minutes = [minute for _, _, minute, _ in counted]
+    start, end = (datetime.fromtimestamp(minute, UTC) for minute in (min(minutes), max(minutes) + 60))
+    now = datetime.now(UTC)
+    for moment, words in ((now, ""), (max(now, end) + timedelta(days=3), ", all closed")):
+        recompute(client, start, end, ZONE, moment)
+        for table, shift, length, period in (
+            ("hours", 0, 3600, "toUnixTimestamp(hour)"),
+            ("days", ZONE_SECONDS, 86_400, "toUnixTimestamp(toDateTime(day, 'UTC'))"),
+        ):
+            rows = client.query(
+                f"SELECT {period} AS period, agency, service, stage != '' AS staged, sum(events) AS n,"
+                f" groupUniqArray(source) AS sources FROM {table} FINAL WHERE events > 0 GROUP BY ALL"
+            ).rows
+            found = {(began, agency, service, bool(staged)): n for began, agency, service, staged, n, _ in rows}
+            open_ones = {began for began, *_, sources in rows if sources == ["minutes"]}
+            if words and open_ones:
+                difference.words.append(f"{table}{words}: {len(open_ones)} are not")
+            expected: Counter[tuple[int, str, str, bool]] = Counter()
+            for book, is_open in ((truth.minutes, True), (counted, False)):
+                for (agency, service, minute, staged), n in book.items():
+                    began = (minute + shift) // length * length
+                    if (began in open_ones) == is_open:
+                        expected[began, agency, service, staged] += n
+            difference.compare(table + words, expected, found)
 
 
 def _compare_ledger(truth: Truth, client: Client, difference: Difference) -> None:

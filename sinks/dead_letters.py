@@ -22,8 +22,6 @@ from pipeline.settings import KafkaSettings
 HEADER_PREFIX: Final = "xidmet-"
 MAX_LETTER_BYTES: Final = 64 * 1024 * 1024
 """What this program sends; what the broker takes is the topic's max.message.bytes."""
-_MAX_LETTERS: Final = 5_000
-_MAX_PART_BYTES: Final = 32 * 1024 * 1024
 # Strings, names of fields (strings before a colon) and numbers of JSON; the last string may not be closed. A quotation
 # mark always begins a match and nothing is tried twice: what is no JSON would take quadratic time else.
 _TOKEN: Final = re.compile(
@@ -73,14 +71,13 @@ class DeadLetters:
                 self._producer = connect_producer(
                     kafka.bootstrap, self._topic, "xidmet-dead-letters", None, max_request_size=MAX_LETTER_BYTES
                 )
-            for part in _parts(rejects):
-                letters = [_letter(reject) for reject in part]
-                sent = [self._begin(letter) for letter in letters]
-                for letter, future in zip(letters, sent, strict=True):
-                    try:
-                        self._finish(future)
-                    except (MessageSizeTooLargeError, RecordListTooLargeError):
-                        self._finish(self._begin(_without_value(letter)))
+            letters = [_letter(reject) for reject in rejects]
+            sent = [self._begin(letter) for letter in letters]
+            for letter, future in zip(letters, sent, strict=True):
+                try:
+                    self._finish(future)
+                except (MessageSizeTooLargeError, RecordListTooLargeError):
+                    self._finish(self._begin(_without_value(letter)))
         except KafkaError as error:
             raise BrokerError(
                 f"dead letters cannot be written to topic {self._topic} at {self._settings.bootstrap}:"
@@ -104,16 +101,6 @@ class DeadLetters:
         if isinstance(future, KafkaError):
             raise future
         future.get(timeout=self._timeout)
-
-
-def _parts(rejects: Sequence[Reject]) -> Iterator[Sequence[Reject]]:
-    """Rejects to be under way at once: a letter takes many times the memory of a small event."""
-    start = weight = 0
-    for place, reject in enumerate(rejects, 1):
-        weight += len(reject.value)
-        if place - start >= _MAX_LETTERS or weight >= _MAX_PART_BYTES or place == len(rejects):
-            yield rejects[start:place]
-            start, weight = place, 0
 
 
 def _letter(reject: Reject) -> Letter:
@@ -154,6 +141,20 @@ def _headers(reject: Reject, masked: bool) -> Iterator[tuple[str, bytes]]:
         values["masked"] = "true"
     for name, value in values.items():
         yield HEADER_PREFIX + name, value.encode("utf-8", "replace")
+
+
+_MAX_PART: Final = 5_000
+_MAX_PART_BYTES: Final = 32 * 1024 * 1024
+
+
+def parts(rejects: Sequence[Reject]) -> Iterator[Sequence[Reject]]:
+    """Cut rejects into as many as may be under way at once: a letter takes many times the memory of a small event."""
+    start = weight = 0
+    for place, reject in enumerate(rejects, 1):
+        weight += len(reject.value)
+        if place - start >= _MAX_PART or weight >= _MAX_PART_BYTES or place == len(rejects):
+            yield rejects[start:place]
+            start, weight = place, 0
 
 
 def mask(value: bytes) -> tuple[bytes, bool]:

@@ -15,7 +15,7 @@ from sinks.clickhouse.client import Client, connect
 from sinks.clickhouse.positions import resume
 from sinks.clickhouse.schema import require_schema
 from sinks.clickhouse.writer import write_openings, write_results
-from sinks.dead_letters import DeadLetters
+from sinks.dead_letters import DeadLetters, parts
 from streams.topics import topic_ids, write_marker
 
 
@@ -56,7 +56,8 @@ class Results:
     def write(self, flush: Flush) -> None:
         """Openings, dead letters, results, receipts: see :mod:`streams.ingest`."""
         write_openings(self._client, flush)
-        self._dead_letters.send(flush.rejects)
+        for part in parts(flush.rejects):
+            self._dead_letters.send(part)
         write_results(self._client, flush)
 
     def want_segment_end(self, log: LogPartition, rules: Rules) -> None:

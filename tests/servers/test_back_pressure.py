@@ -177,6 +177,21 @@ def test_a_worker_without_the_dead_letter_topic_waits_and_catches_up(pipeline: P
     assert worker.poll() is None
 
 
+def test_a_worker_without_kafka_says_so_and_goes_on_by_itself(pipeline: PipelineRun, kafka_server: KafkaServer) -> None:
+    pipeline.flags["worker.unready_seconds"] = 3
+    worker = pipeline.start_worker()
+    emit(pipeline, 500, seed=1)
+    pipeline.wait_for_events(500)
+    kafka_server.kill()
+    wait_until(lambda: health(pipeline)["state"] == "waiting_for_kafka", 90, "the worker to wait for Kafka")
+    assert "the group has had no coordinator for" in health(pipeline)["reason"]
+    kafka_server.start()
+    wait_until(lambda: health(pipeline)["state"] == "consuming", 90, "the worker to be well again")
+    emit(pipeline, 500, seed=2)
+    pipeline.assert_equal_to_log()
+    assert worker.poll() is None
+
+
 def delete_letters(run: PipelineRun) -> None:
     """Delete the dead-letter topic."""
     topic = run.settings.kafka.rejected_topic

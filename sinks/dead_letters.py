@@ -191,6 +191,20 @@ def _headers(reject: Reject, masked: bool) -> Iterator[tuple[str, bytes]]:
         yield HEADER_PREFIX + name, value.encode("utf-8", "replace")
 
 
+_MAX_PART: Final = 5_000
+_MAX_PART_BYTES: Final = 32 * 1024 * 1024
+
+
+def parts(rejects: Sequence[Reject]) -> Iterator[Sequence[Reject]]:
+    """Cut rejects into as many as may be under way at once: a letter takes many times the memory of a small event."""
+    start = weight = 0
+    for place, reject in enumerate(rejects, 1):
+        weight += len(reject.value)
+        if place - start >= _MAX_PART or weight >= _MAX_PART_BYTES or place == len(rejects):
+            yield rejects[start:place]
+            start, weight = place, 0
+
+
 def mask(value: bytes) -> tuple[bytes, bool]:
     """Replace what looks like a personal identifier by asterisks, byte for byte; the bytes, and whether any were.
 

@@ -61,14 +61,17 @@ class Polls:
 
     clock: Callable[[], float] = time.monotonic
     polled_at: float | None = None
+    lost_since: float | None = None
     fetched: Mapping[TP, Fetched] = field(default_factory=dict)
     rebalancing_since: float | None = None
     _seeks: dict[object, float] = field(default_factory=dict)
 
-    def completed(self, fetched: Mapping[TP, Fetched]) -> None:
-        """A poll came back, with records or without."""
+    def completed(self, fetched: Mapping[TP, Fetched], connected: bool = True) -> None:
+        """A poll came back, with records or without; ``connected`` is whether the group's coordinator is there."""
+        now = self.clock()
         self.fetched = fetched
-        self.polled_at = self.clock()
+        self.lost_since = None if connected else self.lost_since or now
+        self.polled_at = now
 
     def rebalance_began(self) -> None:
         """Partitions are about to be assigned anew."""
@@ -199,7 +202,7 @@ class Health:
         polls = self._polls
         held = standing.held_since is not None
         moving = polls.rebalancing_since is not None or polls.seeking_since is not None
-        if standing.error or moving or held:
+        if standing.error or moving or held or self._lost_seconds(now):
             self._hindered_at = now
         if held or moving or not standing.partitions:
             self._unpolled_at = now
@@ -216,6 +219,9 @@ class Health:
             seconds = now - standing.call_since
             words = f"ClickHouse does not answer: {standing.call} has been under way for {seconds:.0f} s"
             return State.WAITING_FOR_CLICKHOUSE, words, False
+        if self._lost_seconds(now) >= late:
+            words = f"Kafka does not answer: the group has had no coordinator for {self._lost_seconds(now):.0f} s"
+            return State.WAITING_FOR_KAFKA, words, False
         if standing.held_since is not None:
             seconds = now - standing.held_since
             words = (
@@ -231,6 +237,11 @@ class Health:
         if not standing.partitions:
             return State.UNASSIGNED, "no partitions are assigned", False
         return State.CONSUMING, "", True
+
+    def _lost_seconds(self, now: float) -> float:
+        """For how long the group has had no coordinator; 0 if it has one, or if that is not known of late."""
+        since, polled_at = self._polls.lost_since, self._polls.polled_at
+        return 0.0 if since is None or polled_at is None or now - polled_at > _ABSENCE_SECONDS else now - since
 
     def _stuck(self, standing: Standing, now: float) -> str:
         """Why the worker is stuck; empty if it is not."""

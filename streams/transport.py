@@ -91,7 +91,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         max_records: int | None = None,
     ) -> Any:
         batches = await self._fetch_batches(consumer, active_partitions, timeout, max_records)
-        self.polls.completed(self._fetched(consumer))
+        coordinator = consumer._coordinator
+        self.polls.completed(self._fetched(consumer), connected=coordinator.coordinator_id is not None)
         return batches
 
     @property

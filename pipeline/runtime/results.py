@@ -16,7 +16,7 @@ from sinks.clickhouse.positions import resume
 from sinks.clickhouse.rules import store_rules, stored_rules
 from sinks.clickhouse.schema import require_schema
 from sinks.clickhouse.writer import write_openings, write_results
-from sinks.dead_letters import DeadLetters
+from sinks.dead_letters import DeadLetters, parts
 from streams.topics import topic_ids, write_marker
 
 
@@ -63,7 +63,8 @@ class Results:
     def write(self, flush: Flush) -> None:
         """Openings, dead letters, results, receipts: see :mod:`streams.ingest`."""
         write_openings(self._client, flush)
-        self._dead_letters.send(flush.rejects)
+        for part in parts(flush.rejects):
+            self._dead_letters.send(part)
         write_results(self._client, flush)
 
     def want_segment_end(self, log: LogPartition, rules: Rules) -> None:

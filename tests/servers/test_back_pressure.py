@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewPartitions
 
 from pipeline.emitter import Emitter
@@ -142,6 +142,87 @@ def test_a_worker_without_clickhouse_holds_a_bounded_amount_stays_and_catches_up
     assert log_of(pipeline, "partitions assigned") == 1
     assert log_of(pipeline, "back-pressure: too much") == 1
     assert log_of(pipeline, "back-pressure is over") == 1
+
+
+def test_a_worker_without_the_dead_letter_topic_waits_and_catches_up(pipeline: PipelineRun) -> None:
+    """The topic is deleted, for longer than the session time-out, and made again."""
+    pipeline.flags |= {"worker.max_pending_events": 200, "kafka.request_timeout_seconds": 3}
+    kafka = pipeline.settings.kafka
+    worker = pipeline.start_worker()
+    emit(pipeline, 500, seed=1)
+    pipeline.wait_for_events(500)
+    before = members(pipeline)
+    delete_letters(pipeline)
+    junk = b"[" + b",".join(b"%d" % number for number in range(150)) + b"]"
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    try:
+        for number in range(20):
+            producer.send(kafka.events_topic, junk, partition=number % 2).get(timeout=60)
+    finally:
+        producer.close()
+    emit(pipeline, 500, seed=2)
+    wait_until(lambda: health(pipeline)["state"] == "waiting_for_kafka", 90, "the worker to wait for Kafka")
+    wait_until(lambda: health(pipeline)["stalled_seconds"] > 10, 60, "an outage of ten seconds", every=0.5)
+    found = health(pipeline)
+    assert kafka.rejected_topic in found["reason"]
+    assert 200 <= found["pending_events"] < 200 + 20 * 150
+    assert members(pipeline) == before
+    pipeline.run("migrate")
+    pipeline.wait_for_events(500 + 20 * 150 + 500)
+    wait_until(lambda: health(pipeline)["state"] == "consuming", 60, "the worker to be well again")
+    report = pipeline.audit()
+    assert (report.findings, report.accepted, report.rejected) == ([], 1_000, 3_000)
+    places = letters(pipeline, 3_000)
+    assert len(places) == 3_000
+    assert worker.poll() is None
+
+
+def test_a_worker_without_kafka_says_so_and_goes_on_by_itself(pipeline: PipelineRun, kafka_server: KafkaServer) -> None:
+    pipeline.flags["worker.unready_seconds"] = 3
+    worker = pipeline.start_worker()
+    emit(pipeline, 500, seed=1)
+    pipeline.wait_for_events(500)
+    kafka_server.kill()
+    wait_until(lambda: health(pipeline)["state"] == "waiting_for_kafka", 90, "the worker to wait for Kafka")
+    assert "the group has had no coordinator for" in health(pipeline)["reason"]
+    kafka_server.start()
+    wait_until(lambda: health(pipeline)["state"] == "consuming", 90, "the worker to be well again")
+    emit(pipeline, 500, seed=2)
+    pipeline.assert_equal_to_log()
+    assert worker.poll() is None
+
+
+def delete_letters(run: PipelineRun) -> None:
+    """Delete the dead-letter topic."""
+    topic = run.settings.kafka.rejected_topic
+    admin = KafkaAdminClient(bootstrap_servers=run.settings.kafka.bootstrap)
+    try:
+        admin.delete_topics([topic])
+        wait_until(lambda: topic not in admin.list_topics(), 30, "the topic to be gone")
+    finally:
+        admin.close()
+
+
+def letters(run: PipelineRun, count: int) -> set[tuple[bytes, bytes, bytes]]:
+    """Places in the log of the dead letters; waits until there are so many."""
+    kafka = run.settings.kafka
+    places: set[tuple[bytes, bytes, bytes]] = set()
+    consumer = KafkaConsumer(
+        kafka.rejected_topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", group_id=None
+    )
+
+    def complete() -> bool:
+        for records in consumer.poll(timeout_ms=500).values():
+            for record in records:
+                headers = dict(record.headers)
+                places.add(tuple(headers[f"xidmet-{name}"] for name in ("partition", "offset", "batch-index")))
+        return len(places) >= count
+
+    try:
+        wait_until(complete, 60, f"{count} dead letters")
+    finally:
+        consumer.close()
+    return places
 
 
 @pytest.mark.parametrize("wedge", ["write", "poll", "resume"])

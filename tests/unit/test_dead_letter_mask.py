@@ -8,7 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sinks.dead_letters import mask
+from pipeline.contract.reasons import Reason
+from pipeline.fold.flush import Reject
+from pipeline.fold.records import LogPartition
+from sinks.dead_letters import mask, parts
 
 PSEUDONYM = "ct3KINekytp-mvV1dI1VKmucwopDxfoH1Ppi0OpK9nE"
 IDENTIFIERS = [
@@ -213,3 +216,18 @@ def test_an_identifier_as_the_name_of_a_field_is_masked() -> None:
 def test_identifiers_in_messages_of_many_values_are_masked() -> None:
     value = event(user="aysel@example.az", extra=list(range(20_000)))
     assert b"aysel@example.az" not in mask(value)[0]
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [1] * 12_000, [40_000_000], [10_000_000] * 7 + [1] * 5_001])
+def test_rejects_are_sent_in_parts_of_bounded_size_and_order(sizes: list[int]) -> None:
+    log = LogPartition("usage.events", "id", 0)
+    largest = bytes(max(sizes, default=0))
+    rejects = [
+        Reject(log, offset, 0, 0, Reason.NOT_JSON, "", None, (), largest if size == len(largest) else b"x")
+        for offset, size in enumerate(sizes)
+    ]
+    found = list(parts(rejects))
+    assert [reject.offset for part in found for reject in part] == list(range(len(sizes)))
+    for part in found:
+        assert 1 <= len(part) <= 5_000
+        assert sum(len(reject.value) for reject in part[:-1]) < 32 * 1024 * 1024

@@ -33,7 +33,6 @@ CHUNK = 500
 SHARDS = 4
 
 
-@pytest.mark.timeout(280)
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_mutated_messages_are_counted_or_refused(shard: int, fuzz_seed: int, fuzz_messages: int) -> None:
     fuzzer = Fuzzer(fuzz_seed)

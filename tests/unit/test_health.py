@@ -30,6 +30,7 @@ class Worker:
     held_since: float | None = None
     partitions: dict[TP, PartitionStanding] = field(default_factory=dict)
     consuming: bool = True
+    connected: bool = True
 
     def __post_init__(self) -> None:
         self.metrics = Metrics([])
@@ -72,7 +73,7 @@ class Worker:
         for _ in range(int(seconds)):
             self.now += 1
             if self.consuming:
-                self.polls.completed(self.fetched)
+                self.polls.completed(self.fetched, self.connected)
             verdict = self.health.look()
         return verdict
 
@@ -208,6 +209,25 @@ def test_a_consumer_that_does_not_poll_is_stuck_although_the_topic_is_idle(worke
     assert (verdict.state, verdict.reason) == (State.STUCK, "no poll of Kafka came back for 93 s")
     worker.consuming = True
     assert worker.after(1).ready
+
+
+def test_a_group_without_a_coordinator_is_told_and_not_stuck(worker: Worker) -> None:
+    worker.partition(TP0, 0, 100)
+    worker.connected = False
+    assert worker.after(LATE).ready
+    verdict = worker.after(STUCK)
+    assert (verdict.state, verdict.ready) == (State.WAITING_FOR_KAFKA, False)
+    assert verdict.reason == "Kafka does not answer: the group has had no coordinator for 119 s"
+    worker.connected = True
+    assert worker.after(STUCK - 2).ready
+    assert worker.after(5).state is State.STUCK
+
+
+def test_what_is_known_of_the_coordinator_grows_old_while_nothing_is_polled(worker: Worker) -> None:
+    worker.connected = False
+    worker.after(5)
+    worker.consuming, worker.held_since = False, worker.now
+    assert worker.after(STUCK - 5).state is State.BACK_PRESSURE
 
 
 def test_a_consumer_without_partitions_need_not_poll(worker: Worker) -> None:

@@ -23,6 +23,7 @@ class FakeConsumer:
     log_starts: dict[TP, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._coordinator = SimpleNamespace(coordinator_id="coordinator")
         self.assign()
 
     def assign(self) -> None:
@@ -126,3 +127,7 @@ async def test_each_poll_tells_how_far_the_consumer_is(thread: BatchConsumerThre
     consumer.assign()
     await fetch(thread, consumer, {})
     assert thread.polls.fetched == {}
+    assert thread.polls.lost_since is None
+    consumer._coordinator.coordinator_id = None
+    await fetch(thread, consumer, {})
+    assert thread.polls.lost_since is not None

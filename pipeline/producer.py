@@ -23,8 +23,11 @@ def connect_producer(
     client_id: str,
     compression: str | None,
     max_request_size: int = 2 * MAX_BATCH_BYTES,
+    transactional_id: str | None = None,
 ) -> Any:
     """An idempotent producer that knows the topic; a message is sent when all in-sync replicas have it.
+
+    With a ``transactional_id`` it is one of transactions, which the caller begins and ends.
 
     Raises:
         BrokerError: the broker does not answer, or has no such topic.
@@ -49,6 +52,7 @@ def connect_producer(
             delivery_timeout_ms=int(SEND_SECONDS * 1000),
             allow_auto_create_topics=False,
             metrics_enabled=False,
+            transactional_id=transactional_id,
         )
         partitions = producer.partitions_for(topic)
     except (AssertionError, RuntimeError) as error:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "top": "pipeline.cli.answers:top",
     "query": "pipeline.cli.answers:query",
     "audit": "pipeline.cli.answers:audit",
+    "rejected": "pipeline.cli.rejected:rejected",
 }
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from pipeline.fold.receipt import Receipt
 from pipeline.fold.records import LogPartition
 from pipeline.fold.rules import Rules
 
@@ -12,10 +13,12 @@ class ResumePoint:
 
     ``start`` is the offset of a segment's start. ``opened`` has the rules of the segments from there on that were
     opened already, by their start: usually the one at ``start``, more if a worker died after it had opened several,
-    none if a new one is to start. ``memory`` are the event hashes of the segments before, oldest first.
+    none if a new one is to start. ``memory`` are the event hashes of the segments before, oldest first. ``recent`` are
+    the newest receipts of the partition, open ones too: what its last events came to.
     """
 
     log: LogPartition
     start: int
     opened: dict[int, Rules] = field(default_factory=dict)
     memory: list[list[int]] = field(default_factory=list)
+    recent: list[Receipt] = field(default_factory=list)

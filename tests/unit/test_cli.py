@@ -27,8 +27,9 @@ from sinks.clickhouse.client import Column, Parameters, Rows
 from sinks.clickhouse.popularity import Ranked
 from tests.support.ports import free_port
 
-COMMANDS = ["demo", "worker", "migrate", "doctor", "emit", "generate", "import", "top", "query", "audit"]
-PATHS = [(), *((name,) for name in COMMANDS), ("import", "xroad")]
+COMMANDS = ["demo", "worker", "migrate", "doctor", "emit", "generate", "import", "top", "query", "audit", "rejected"]
+REJECTED = [("rejected", name) for name in ("list", "show", "stats", "replay", "drop")]
+PATHS = [(), *((name,) for name in COMMANDS), ("import", "xroad"), *REJECTED]
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, XidmetError)]
 
 
@@ -178,7 +179,7 @@ def test_a_period_that_is_none_is_refused_with_examples(period: str) -> None:
 def test_exit_codes_are_distinct_and_keep_1_and_2_free() -> None:
     codes = {kind: kind.exit_code for kind in ERRORS if kind is not XidmetError}
     assert sorted(codes.values()) == list(range(3, 3 + len(codes)))
-    assert len(codes) == 8
+    assert len(codes) == 9
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)

@@ -26,6 +26,7 @@ from pipeline.web.server import WebServer
 from sinks.prometheus import Metrics
 from streams.ingest import Ingest
 from streams.interfaces import ResultSink
+from streams.reject_limit import RejectLimit
 from streams.transport import BatchSchema
 
 # Batches, not events, that may wait between the fetcher and the agent for each partition.
@@ -95,7 +96,8 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
         web_enabled=False,
         autodiscover=False,
     )
-    metrics = Metrics(catalogue.by_code)
+    metrics = Metrics(catalogue.by_code, settings.rejected)
+    rules = Rules.of(settings.fold, catalogue.version)
 
     def seek(tp: TP, offset: int) -> object:
         return asyncio.ensure_future(app.consumer.seek_wait({tp: offset}))
@@ -103,11 +105,12 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
     ingest = Ingest(
         sink_of(settings, catalogue),
         catalogue,
-        Rules.of(settings.fold, catalogue.version),
+        rules,
         settings.worker,
         settings.clickhouse.retry_seconds,
         metrics,
         seek,
+        RejectLimit(settings.rejected, rules),
     )
     app.positions = ingest
     app.metrics = metrics

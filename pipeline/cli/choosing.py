@@ -82,7 +82,11 @@ def filters(command: _F) -> _F:
         click.option("--from", "start", type=MOMENT, help="Refused messages sent from this moment on, UTC."),
         click.option("--agency", "agencies", multiple=True, help="Of this agency; other for none; repeatable."),
         click.option(
-            "--reason", "reasons", multiple=True, type=click.Choice([reason.value for reason in Reason]), help="Of this reason; repeatable."
+            "--reason",
+            "reasons",
+            multiple=True,
+            type=click.Choice([reason.value for reason in Reason]),
+            help="Of this reason; repeatable.",
         ),
     ):
         command = option(command)

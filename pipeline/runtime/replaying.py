@@ -255,7 +255,7 @@ class Dispositions:
 
     def _fenced(self, error: KafkaError) -> bool:
         """Whether another run took the transactional id; kafka-python keeps that as the reason of other errors."""
-        reasons = (error, *error.args, self._producer._transaction_manager._last_error)
+        reasons = (error, *error.args, self._producer._transaction_manager.last_error)
         return any(isinstance(reason, ProducerFencedError | InvalidProducerEpochError) for reason in reasons)
 
     @contextlib.contextmanager

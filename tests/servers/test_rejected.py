@@ -4,17 +4,16 @@ import json
 import signal
 import subprocess
 import sys
-import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.contract.reasons import Reason
-from pipeline.errors import BrokerError, InputError
+from pipeline.errors import BrokerError
 from pipeline.fold.flush import Reject
 from pipeline.fold.records import LogPartition
 from pipeline.settings import KafkaSettings
@@ -22,7 +21,6 @@ from sinks.dead_letters import DeadLetters
 from streams.topics import create_topics, topic_ids
 from tests.support import KafkaServer
 from tests.support.pipeline_run import ROOT, PipelineRun, events
-from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(280)]
 

@@ -24,6 +24,7 @@ def connect_producer(
     compression: str | None,
     max_request_size: int = 2 * MAX_BATCH_BYTES,
     transactional_id: str | None = None,
+    batch_bytes: int = MAX_BATCH_BYTES,
 ) -> Any:
     """An idempotent producer that knows the topic; a message is sent when all in-sync replicas have it.
 
@@ -43,7 +44,7 @@ def connect_producer(
             acks="all",
             enable_idempotence=True,
             compression_type=compression,
-            batch_size=MAX_BATCH_BYTES,  # several messages a request
+            batch_size=batch_bytes,  # several messages a request
             linger_ms=5,
             max_request_size=max_request_size,
             max_block_ms=int(_CONNECT_SECONDS * 1000),

@@ -85,8 +85,9 @@ def filters(command: _F) -> _F:
             "--reason",
             "reasons",
             multiple=True,
+            metavar="CODE",
             type=click.Choice([reason.value for reason in Reason]),
-            help="Of this reason; repeatable.",
+            help="Of this reason (docs/contract/reasons.md); repeatable.",
         ),
     ):
         command = option(command)

@@ -183,10 +183,9 @@ def drop(context: click.Context, /, yes: bool, as_json: bool, **choice: Any) -> 
 
 
 def _agreed(question: str) -> bool:
-    try:
-        return click.confirm(question, err=True)
-    except click.Abort:
-        return False
+    """Ask on standard error; standard output is for the answer of the command."""
+    click.echo(f"{question} [y/N] ", nl=False, err=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _checked(settings: Settings, letter: Letter, value: bytes) -> Letter:

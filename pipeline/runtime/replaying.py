@@ -24,18 +24,16 @@ from kafka.errors import (
     InvalidProducerEpochError,
     KafkaError,
     KafkaTimeoutError,
-    MessageSizeTooLargeError,
     ProducerFencedError,
-    RecordListTooLargeError,
 )
 
 from pipeline.contract.decode import original
 from pipeline.errors import BrokerError
-from pipeline.producer import close_producer, connect_producer, words
+from pipeline.producer import MAX_BATCH_BYTES, close_producer, connect_producer, words
 from pipeline.settings import Settings
 from sinks.dead_letters import ATTEMPT_HEADER, HEADER_PREFIX, MAX_LETTER_BYTES, REPLAY_HEADER, Letter
 from sinks.letters import DISPOSITION_HEADER, DROPPED, OPEN, REPLAYED, Entry, read_letters, read_original
-from streams.topics import topic_ids
+from streams.topics import max_message_bytes, topic_ids
 
 TRANSACTION_LETTERS: Final = 500
 TRANSACTION_BYTES: Final = 8 * 1024 * 1024
@@ -53,7 +51,9 @@ SKIPPED: Final = {
 
 Progress = Callable[[int], None]
 Message = tuple[Entry, Letter]
-_TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
+# What a batch of one record has besides key, value and headers, and what each header has, at most (KIP-98).
+_RECORD_OVERHEAD: Final = 61 + 36
+_HEADER_OVERHEAD: Final = 10
 
 
 @dataclass(slots=True)
@@ -79,6 +79,12 @@ def replay_message(entry: Entry, letter: Letter) -> Letter:
     headers.append((ATTEMPT_HEADER, str(entry.attempt + 1).encode()))
     headers.append((REPLAY_HEADER, str(entry.coordinates).encode()))
     return Letter(letter.key, letter.value, headers)
+
+
+def most_bytes(message: Letter) -> int:
+    """What a message takes on the topic, at most and uncompressed."""
+    headers = sum(len(name.encode()) + len(content) + _HEADER_OVERHEAD for name, content in message.headers)
+    return _RECORD_OVERHEAD + len(message.key or b"") + len(message.value) + headers
 
 
 def contents(settings: Settings, entries: Sequence[Entry], outcome: Outcome) -> Iterator[Message]:
@@ -131,11 +137,13 @@ class Dispositions:
         self._settings = settings
         self._kafka = settings.kafka
         self._producer: Any = None
+        self._max_bytes: int | None = None
 
     def __enter__(self) -> Self:
         kafka = self._kafka
         topic = kafka.rejected_topic
         topic_ids(kafka, [topic, kafka.events_topic])  # they are there
+        self._max_bytes = max_message_bytes(kafka, kafka.events_topic)
         self._producer = connect_producer(
             kafka.bootstrap,
             topic,
@@ -143,6 +151,7 @@ class Dispositions:
             None,
             max_request_size=MAX_LETTER_BYTES,
             transactional_id=f"xidmet-rejected-{topic}",
+            batch_bytes=min(MAX_BATCH_BYTES, self._max_bytes or MAX_BATCH_BYTES),
         )
         try:
             with self._mapped("nothing was sent"):
@@ -180,16 +189,20 @@ class Dispositions:
         return outcome
 
     def send(self, chunk: Sequence[Message], outcome: Outcome) -> None:
-        """Replay letters whose content is at hand, in one transaction; alone each, if one of them is too large."""
-        try:
-            self._transaction(chunk, REPLAYED)
-            outcome.done += len(chunk)
-        except _TOO_LARGE:
-            if len(chunk) == 1:
-                outcome.skipped["too_large"] += 1
-                return
-            for message in chunk:
-                self.send([message], outcome)
+        """Replay letters whose content is at hand, in one transaction.
+
+        What the topic would not take is left out before: a refusal of the broker spoils the producer.
+        """
+        limit = self._max_bytes
+        fit = [
+            (entry, letter)
+            for entry, letter in chunk
+            if limit is None or most_bytes(replay_message(entry, letter)) <= limit
+        ]
+        outcome.skipped["too_large"] += len(chunk) - len(fit)
+        if fit:
+            self._transaction(fit, REPLAYED)
+            outcome.done += len(fit)
 
     def drop(self, entries: Iterable[Entry], progress: Progress = lambda done: None) -> Outcome:
         """Mark letters as dropped; they stay on the topic.
@@ -262,8 +275,6 @@ class Dispositions:
     def _mapped(self, outcome: str) -> Iterator[None]:
         try:
             yield
-        except _TOO_LARGE:
-            raise
         except KafkaError as error:
             if self._fenced(error):
                 raise BrokerError(

@@ -130,7 +130,7 @@ def read_index(settings: KafkaSettings, progress: Progress = lambda messages: No
         consumer.assign(partitions)
         for tp, start in consumer.beginning_offsets(partitions).items():
             consumer.seek(tp, start)
-        for records in _polls(consumer, ends, settings):
+        for records in _polls(consumer, ends, settings, to_the_end=True):
             for record in records:
                 headers = _text_headers(record.headers)
                 coordinates = _coordinates(headers)
@@ -184,37 +184,56 @@ def read_offsets(
     consumer: Any, tp: TopicPartition, offsets: Sequence[int], settings: KafkaSettings
 ) -> Iterator[tuple[int, Any]]:
     """The records at rising offsets of one partition, jumping over long stretches that nobody wants."""
-    ends = consumer.end_offsets([tp])
-    starts = consumer.beginning_offsets([tp])
-    rest = [offset for offset in offsets if starts[tp] <= offset < ends[tp]]
+    start = consumer.beginning_offsets([tp])[tp]
+    rest = [offset for offset in offsets if offset >= start]
     while rest:
         run = next((n for n in range(1, len(rest)) if rest[n] - rest[n - 1] > _POLL_RECORDS), len(rest))
         part, rest = set(rest[:run]), rest[run:]
         consumer.seek(tp, min(part))
-        for records in _polls(consumer, {tp: max(part) + 1}, settings):
+        for records in _polls(consumer, {tp: max(part) + 1}, settings, to_the_end=False):
             for record in records:
                 if record.offset in part:
                     yield record.offset, record
 
 
-def _polls(consumer: Any, ends: Mapping[TopicPartition, int], settings: KafkaSettings) -> Iterator[list[Any]]:
-    """Lists of records up to the given ends; the assigned partitions are paused there."""
+def _polls(
+    consumer: Any, ends: Mapping[TopicPartition, int], settings: KafkaSettings, *, to_the_end: bool
+) -> Iterator[list[Any]]:
+    """Lists of records until the given ends are reached; the assigned partitions are paused there.
+
+    With ``to_the_end`` reading goes on to the high-water mark that came with the first records, since the embedded
+    broker gives too low an end when it is asked; it stops before that where an open transaction holds back what
+    follows. Without it, the end of the log may come before the given end.
+    """
     left = set(ends)
+    marks: dict[TopicPartition, int] = {}
     consumer.resume(*left)
+    idle = False
     deadline = time.monotonic() + settings.request_timeout_seconds
     while left:
-        done = {tp for tp in left if consumer.position(tp) >= ends[tp]}
+        before = {tp: consumer.position(tp) for tp in left}
+        done = set()
+        for tp, position in before.items():
+            if tp not in marks and (known := consumer.highwater(tp)) is not None:
+                marks[tp] = known
+            mark = marks.get(tp)
+            if to_the_end:
+                ended = position >= ends[tp] and mark is not None and (idle or position >= mark)
+            else:
+                ended = position >= ends[tp] or (idle and mark is not None and position >= mark)
+            if ended:
+                done.add(tp)
         if done:
             consumer.pause(*done)
             left -= done
             continue
-        before = {tp: consumer.position(tp) for tp in left}
         found = consumer.poll(timeout_ms=500, max_records=_POLL_RECORDS)
-        records = [record for tp, part in found.items() for record in part if record.offset < ends.get(tp, 0)]
+        records = [record for part in found.values() for record in part]
         if records:
             yield records
         # What stands between two records, such as the markers of transactions, is progress as well.
-        if any(consumer.position(tp) != position for tp, position in before.items()):
+        idle = not records and all(consumer.position(tp) == position for tp, position in before.items())
+        if not idle:
             deadline = time.monotonic() + settings.request_timeout_seconds
         elif time.monotonic() > deadline:
             raise BrokerError(
@@ -236,6 +255,7 @@ def _consumer(settings: KafkaSettings) -> Iterator[Any]:
                 auto_offset_reset="earliest",
                 isolation_level="read_committed",
                 allow_auto_create_topics=False,
+                fetch_max_wait_ms=100,
                 max_partition_fetch_bytes=settings.fetch_max_bytes,
                 request_timeout_ms=int(settings.request_timeout_seconds * 1000),
                 bootstrap_timeout_ms=_CONNECT_MS,

@@ -12,6 +12,7 @@ from tests.support.sink_suite.data import connected
 from tests.support.sink_suite.migrations import TestMigrations
 from tests.support.sink_suite.popularity import TestCatalogues, TestPopularity
 from tests.support.sink_suite.positions import TestPositions
+from tests.support.sink_suite.recent import TestRecent
 from tests.support.sink_suite.writer import TestWriter
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "TestMigrations",
     "TestPopularity",
     "TestPositions",
+    "TestRecent",
     "TestWriter",
 ]
 

@@ -16,6 +16,7 @@ from tests.support.sink_suite.data import connected, rows
 from tests.support.sink_suite.migrations import TestMigrations
 from tests.support.sink_suite.popularity import TestCatalogues, TestPopularity
 from tests.support.sink_suite.positions import TestPositions
+from tests.support.sink_suite.recent import TestRecent
 from tests.support.sink_suite.writer import TestWriter
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "TestMigrations",
     "TestPopularity",
     "TestPositions",
+    "TestRecent",
     "TestWriter",
 ]
 

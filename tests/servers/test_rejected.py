@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 
 from pipeline.contract.reasons import Reason
 from pipeline.errors import BrokerError, InputError
@@ -23,6 +23,7 @@ from tests.support import KafkaServer
 from tests.support.pipeline_run import ROOT, PipelineRun, events
 from tests.support.ports import free_port
 from tests.support.skipping import need_program
+from tests.support.topic import records
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(280)]
 
@@ -65,23 +66,6 @@ def write(kafka: KafkaSettings, letters: Sequence[Reject]) -> None:
         sink.send(letters)
     finally:
         sink.close()
-
-
-def records(kafka: KafkaSettings, topic: str, isolation: str = "read_committed") -> list[Any]:
-    """All records of a topic by a plain consumer."""
-    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap, isolation_level=isolation, enable_auto_commit=False)
-    try:
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
-        consumer.assign(partitions)
-        consumer.seek_to_beginning()
-        ends = consumer.end_offsets(partitions)
-        found: list[Any] = []
-        while any(consumer.position(partition) < ends[partition] for partition in partitions):
-            for part in consumer.poll(timeout_ms=500).values():
-                found += part
-        return found
-    finally:
-        consumer.close()
 
 
 def sent_once(kafka: KafkaSettings, letters: Sequence[Reject], attempt: int = 1) -> None:

@@ -7,5 +7,8 @@ import pytest
 
 # Modules that are not named test_*.py would else fail with bare AssertionErrors.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{name}" for name in ("audit", "client", "data", "migrations", "popularity", "positions", "writer"))
+    *(
+        f"{__name__}.{name}"
+        for name in ("audit", "client", "data", "migrations", "popularity", "positions", "recent", "writer")
+    )
 )

@@ -183,6 +183,35 @@ def name_of(item: Reject) -> str:
     return f"{item.log.topic_id}/{item.log.partition}/{item.offset}/{item.batch_index}"
 
 
+def test_a_broker_that_dies_under_a_replay_is_an_error_and_the_next_one_goes_on(
+    run: PipelineRun, kafka_server: KafkaServer
+) -> None:
+    kafka = run.settings.kafka
+    letters = rejects(kafka, 1_201)
+    write(kafka, letters)
+    topics = (kafka.bootstrap, kafka.events_topic, kafka.rejected_topic)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.dying_replay", *topics, "pause", "1"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "before the commit\n"
+        kafka_server.kill()
+        _, said = process.communicate("\n", timeout=COMMAND_SECONDS)
+    finally:
+        process.kill()
+        kafka_server.start()
+    assert process.returncode == BrokerError.exit_code, said
+    assert "run it again" in said
+    assert answer(run, "replay") == {"chosen": 701, "sent": 701, "skipped": {}}
+    sent_once(kafka, letters)
+
+
 # What can be seen
 
 

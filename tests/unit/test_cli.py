@@ -156,6 +156,13 @@ def test_the_version_is_that_of_the_package() -> None:
         (["demo", "--seconds", "0"], "not in the range"),
         (["demo", "--rate", "1e9"], "not in the range"),
         (["import", "xroad"], "Missing argument 'FILE'"),
+        (["rejected", "show", "somewhere"], "TOPIC-ID/PARTITION/OFFSET/INDEX"),
+        (["rejected", "list", "--reason", "bad_luck"], "'bad_luck' is not one of"),
+        (["rejected", "list", "--limit", "0"], "0 is not in the range x>=1"),
+        (["rejected", "list", "--from", "yesterday"], "does not match the formats"),
+        (["rejected", "drop"], "say which"),
+        (["rejected", "drop", "--yes"], "say which"),
+        (["rejected", "replay", "--value", "absent.json"], "absent.json"),
         (["--set"], "requires an argument"),
     ],
 )

@@ -14,12 +14,16 @@ from pipeline.contract.decode import decode
 from pipeline.contract.judging import judge
 from pipeline.contract.reasons import Reason
 from pipeline.fold.flush import Reject
-from pipeline.fold.records import LogPartition
+from pipeline.fold.fold import PartitionFold
+from pipeline.fold.memory import Memory
+from pipeline.fold.records import LogPartition, RecordBatch
+from pipeline.fold.rules import Rules
 from pipeline.runtime.mending import mended
 from pipeline.runtime.replaying import _of_length, replay_message, why_not
 from pipeline.settings import FoldSettings
 from sinks.dead_letters import Letter, _letter
 from sinks.letters import DROPPED, OPEN, REPLAYED, Coordinates, Entry, _coordinates, _entry, _text_headers, parse_name
+from sinks.prometheus import Metrics
 
 UUID = "01a20fd0-2f7f-7393-885c-4049ed9b2a06"
 PLACE = Coordinates(UUID, 2, 4711, 0)
@@ -157,6 +161,40 @@ def test_the_agency_of_binary_mode_stands_in_the_value() -> None:
     catalogue = demonstration_catalogue()
     assert agency_of(json.dumps(DATA).encode(), BINARY, catalogue) == "mia"
     assert agency_of(json.dumps(DATA).encode(), [], catalogue) == ""
+
+
+def test_the_fold_names_the_agency_of_what_it_refuses_and_the_metrics_count_it() -> None:
+    wrong = EVENT | {"data": DATA | {"service": "none"}}
+    broken = EVENT | {"data": DATA | {"channel": "pigeon"}}
+    unknown = EVENT | {"data": DATA | {"agency": "5ABC1D2"}}
+    values = [json.dumps(item).encode() for item in (wrong, unknown, [EVENT, broken])]
+    values.append(json.dumps(DATA | {"service": "none"}).encode())
+    catalogue = demonstration_catalogue()
+    log = LogPartition("usage.events", UUID, 0)
+    rules = Rules.of(FoldSettings(), catalogue.version)
+    fold = PartitionFold(log, 0, {}, rules, {catalogue.version: catalogue}, Memory([], 2))
+    count = len(values)
+    headers = [[], [], [], BINARY]
+    fold.add(RecordBatch(log.topic, 0, 0, count, count, range(count), [NOW] * count, [None] * count, values, headers))
+    flush = fold.take()
+    assert [(item.offset, item.batch_index, item.reason, item.agency) for item in flush.rejects] == [
+        (0, 0, Reason.UNKNOWN_SERVICE, "mia"),
+        (1, 0, Reason.UNKNOWN_AGENCY, ""),
+        (2, 1, Reason.INVALID_DATA, "mia"),
+        (3, 0, Reason.UNKNOWN_SERVICE, "mia"),
+    ]
+    metrics = Metrics(catalogue.by_code)
+    metrics.flush_written(flush, 0.1, 1.0)
+    lines = metrics.exposition().decode().splitlines()
+    for line in (
+        'xidmet_events_rejected_total{agency="mia",reason="unknown_service"} 2.0',
+        'xidmet_events_rejected_total{agency="other",reason="unknown_agency"} 1.0',
+        'xidmet_reject_share{agency="mia"} 0.75',
+        'xidmet_reject_share{agency="other"} 0.2',
+        'xidmet_reject_alarm{agency="mia"} 0.0',
+    ):
+        assert line in lines
+    assert "5ABC1D2" not in metrics.exposition().decode()
 
 
 # What is replayed

@@ -29,6 +29,7 @@ from sinks.prometheus import Metrics
 from streams.health import LOOK_SECONDS, Health, Polls
 from streams.ingest import Ingest
 from streams.interfaces import ResultSink
+from streams.reject_limit import RejectLimit
 from streams.transport import BatchSchema
 
 # Batches, not events, of all partitions together, that may wait between the fetcher and the agent.
@@ -104,7 +105,8 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
         web_enabled=False,
         autodiscover=False,
     )
-    metrics = Metrics(catalogue.by_code)
+    metrics = Metrics(catalogue.by_code, settings.rejected)
+    rules = Rules.of(settings.fold, catalogue.version)
 
     def seek(tp: TP, offset: int) -> object:
         return asyncio.ensure_future(app.consumer.seek_wait({tp: offset}))
@@ -112,12 +114,13 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
     ingest = Ingest(
         sink_of(settings, catalogue),
         catalogue,
-        Rules.of(settings.fold, catalogue.version),
+        rules,
         settings.worker,
         settings.clickhouse.retry_seconds,
         metrics,
         seek,
         on_written=marks.written,
+        reject_limit=RejectLimit(settings.rejected, rules),
     )
     app.positions = ingest
     app.polls = Polls()

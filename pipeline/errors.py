@@ -58,3 +58,9 @@ class AuditError(XidmetError):
     """The audit found totals that do not add up."""
 
     exit_code = 10
+
+
+class RejectLimitError(XidmetError):
+    """So large a share of the events was refused that the fault is the pipeline's: stop, rather than refuse the log."""
+
+    exit_code = 11

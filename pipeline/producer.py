@@ -23,8 +23,12 @@ def connect_producer(
     client_id: str,
     compression: str | None,
     max_request_size: int = 2 * MAX_BATCH_BYTES,
+    transactional_id: str | None = None,
+    batch_bytes: int = MAX_BATCH_BYTES,
 ) -> Any:
     """An idempotent producer that knows the topic; a message is sent when all in-sync replicas have it.
+
+    With a ``transactional_id`` it is one of transactions, which the caller begins and ends.
 
     Raises:
         BrokerError: the broker does not answer, or has no such topic.
@@ -40,7 +44,7 @@ def connect_producer(
             acks="all",
             enable_idempotence=True,
             compression_type=compression,
-            batch_size=MAX_BATCH_BYTES,  # several messages a request
+            batch_size=batch_bytes,  # several messages a request
             linger_ms=5,
             max_request_size=max_request_size,
             max_block_ms=int(_CONNECT_SECONDS * 1000),
@@ -49,6 +53,7 @@ def connect_producer(
             delivery_timeout_ms=int(SEND_SECONDS * 1000),
             allow_auto_create_topics=False,
             metrics_enabled=False,
+            transactional_id=transactional_id,
         )
         partitions = producer.partitions_for(topic)
     except (AssertionError, RuntimeError) as error:

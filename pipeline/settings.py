@@ -20,6 +20,7 @@ ENVIRONMENT_PREFIX = "XIDMET_"
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Dimension = Literal["hosting", "initiator", "centre", "district", "sign_in", "consumer"]
 """A dimension that minute rows may have besides agency, service, channel, outcome and stage."""
@@ -82,6 +83,17 @@ class PeriodsSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     sweep_seconds: Seconds = 900.0
 
 
+class RejectedSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Refused events: how often one is replayed, and which share of them is an alarm or stops the worker."""
+
+    max_attempts: Positive = 3
+    alarm_share: Share = 0.05
+    alarm_events: Positive = 100
+    alarm_minutes: Positive = 15
+    stop_share: Share = 0.8
+    window_events: Positive = 10_000
+
+
 class WebSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Address of the page, of /metrics and of the JSON behind the page."""
 
@@ -110,6 +122,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     fold: FoldSettings = FoldSettings()
     worker: WorkerSettings = WorkerSettings()
     periods: PeriodsSettings = PeriodsSettings()
+    rejected: RejectedSettings = RejectedSettings()
     web: WebSettings = WebSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
     log: LogSettings = LogSettings()

@@ -2,7 +2,8 @@
 
 A dead letter can be sent twice: a worker that dies between this topic and the receipts folds the segment again. Its
 coordinates (``xidmet-topic-id``, ``-partition``, ``-offset``, ``-batch-index``) make it one. Personal identifiers are
-masked with ``*``, because the letters live longer than the log; the header ``xidmet-masked`` says so.
+masked with ``*``, because the letters live longer than the log; the header ``xidmet-masked`` says so. What was done
+with a letter is a message of its own on the same topic, see :mod:`sinks.letters`.
 """
 
 import re
@@ -20,6 +21,9 @@ from pipeline.producer import close_producer, connect_producer, words
 from pipeline.settings import KafkaSettings
 
 HEADER_PREFIX: Final = "xidmet-"
+ATTEMPT_HEADER: Final = HEADER_PREFIX + "attempt"
+REPLAY_HEADER: Final = HEADER_PREFIX + "replay-of"
+"""Of an event that ``xidmet rejected replay`` sent: how often so far, and the coordinates of the letter."""
 MAX_LETTER_BYTES: Final = 64 * 1024 * 1024
 """What this program sends; what the broker takes is the topic's max.message.bytes."""
 # Strings, names of fields (strings before a colon) and numbers of JSON; the last string may not be closed. A quotation
@@ -156,17 +160,18 @@ def _letter(reject: Reject) -> Letter:
     value, masked = mask(reject.value)
     key = _mask_text(reject.key) if reject.key is not None else None
     headers = []
+    masked_headers = False
     for name, content in reject.headers:
-        if (
-            name.lower() == _CONTENT_TYPE
-            and content
-            and b"batch" in content
-            and not reject.value.lstrip().startswith(b"[")
-        ):
-            content = _STRUCTURED  # the letter holds one event of the batch
+        if name.startswith(HEADER_PREFIX) and name not in (ATTEMPT_HEADER, REPLAY_HEADER):
+            continue  # these names are the pipeline's own: nobody else shall say what a letter is
         # Kafka allows headers without a value, and the client does not send them.
-        headers.append((name, _mask_text(content or b"")))
-    masked = masked or key != reject.key
+        kept = content or b""
+        if name.lower() == _CONTENT_TYPE and b"batch" in kept and not reject.value.lstrip().startswith(b"["):
+            content = kept = _STRUCTURED  # the letter holds one event of the batch
+        kept = _mask_text(kept)
+        masked_headers = masked_headers or kept != (content or b"")
+        headers.append((name, kept))
+    masked = masked or masked_headers or key != reject.key
     return Letter(key, value, [*headers, *_headers(reject, masked)])
 
 
@@ -185,6 +190,8 @@ def _headers(reject: Reject, masked: bool) -> Iterator[tuple[str, bytes]]:
         "batch-index": str(reject.batch_index),
         "timestamp": str(reject.timestamp),
     }
+    if reject.agency:
+        values["agency"] = reject.agency
     if masked:
         values["masked"] = "true"
     for name, value in values.items():

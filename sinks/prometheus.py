@@ -21,6 +21,8 @@ from pipeline.errors import BrokerError
 from pipeline.fold.flush import Flush
 from pipeline.fold.histogram import bucket_of, quantile
 from pipeline.fold.records import LogPartition, RecordBatch
+from pipeline.settings import RejectedSettings
+from sinks.reject_share import RejectShares
 
 OTHER: Final = "other"
 SINKS: Final = ("clickhouse", "dead_letters")
@@ -114,7 +116,7 @@ class Freshness(Collector):
 class Metrics:
     """All metrics of a worker; ``known_agencies`` are the label values allowed for agencies."""
 
-    def __init__(self, known_agencies: Iterable[str] = ()) -> None:
+    def __init__(self, known_agencies: Iterable[str] = (), rejected: RejectedSettings | None = None) -> None:
         self._agencies = frozenset(known_agencies)
         self.registry = CollectorRegistry()
         registry = self.registry
@@ -124,7 +126,9 @@ class Metrics:
             ["agency", "outcome"],
             registry=registry,
         )
-        self.rejected = Counter("xidmet_events_rejected", "Events refused", ["reason"], registry=registry)
+        self.rejected = Counter("xidmet_events_rejected", "Events refused", ["reason", "agency"], registry=registry)
+        self.reject_shares = RejectShares(rejected or RejectedSettings(), OTHER)
+        registry.register(self.reject_shares)
         self.duplicates = Counter("xidmet_events_duplicate", "Events seen before", registry=registry)
         self.records = Counter("xidmet_records", "Kafka messages folded", ["partition"], registry=registry)
         self.latency = AgencyLatency()
@@ -227,8 +231,13 @@ class Metrics:
     def flush_written(self, flush: Flush, seconds: float, written_at: float) -> None:
         """Count a flush that was written completely, ``seconds`` after it was begun, at Unix time ``written_at``."""
         ledger = flush.ledger
-        for reject in flush.rejects:
-            self.rejected.labels(reject.reason.value).inc()
+        rejected = CountOf((reject.reason.value, self.label(reject.agency)) for reject in flush.rejects)
+        for labels, count in rejected.items():
+            self.rejected.labels(*labels).inc(count)
+        accepted, refused = CountOf(map(self.label, ledger.agency)), CountOf[str]()
+        for (_, agency), count in rejected.items():
+            refused[agency] += count
+        self.reject_shares.add(accepted, refused)
         self.duplicates.inc(flush.duplicates)
         self.flush_seconds.observe(seconds)
         self.flush_events.observe(flush.events)

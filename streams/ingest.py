@@ -2,7 +2,8 @@
 
 The protocol of a flush, in this order, each step acknowledged before the next:
 
-1. Take from every fold what changed since the last flush. Folding goes on while it is written.
+1. Take from every fold what changed since the last flush. Folding goes on while it is written. A flush with which
+   nearly everything would have been refused ends the worker here (:mod:`streams.reject_limit`).
 2. Receipts that open segments: they fix a segment's rules before any row of it exists.
 3. Dead letters.
 4. Ledger, coordinates, minutes.
@@ -33,8 +34,9 @@ from pipeline.fold.records import RecordBatch
 from pipeline.fold.resume import ResumePoint
 from pipeline.fold.rules import Rules
 from pipeline.fold.segment import wanted_rules
-from pipeline.settings import WorkerSettings
+from pipeline.settings import RejectedSettings, WorkerSettings
 from streams.interfaces import IngestMetrics, PartitionStanding, ResultSink, Standing, Status
+from streams.reject_limit import RejectLimit
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -75,8 +77,10 @@ class Ingest:
         retry_seconds: float,
         metrics: IngestMetrics,
         seek: Callable[[TP, int], object],
+        *,
         clock: Callable[[], float] = time.monotonic,
         on_written: Callable[[Flush], object] | None = None,
+        reject_limit: RejectLimit | None = None,
     ) -> None:
         self._sink = sink
         self._catalogues = {catalogue.version: catalogue}
@@ -89,6 +93,7 @@ class Ingest:
         self._seek = seek
         self._clock = clock
         self._on_written = on_written
+        self._reject_limit = reject_limit or RejectLimit(RejectedSettings(), rules)
         self._partitions: dict[TP, _Partition] = {}
         self._generation = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sink")
@@ -123,6 +128,7 @@ class Ingest:
         resumed = await self._resume(dict(log_starts), generation)
         if generation != self._generation:
             return {}
+        self._reject_limit.resume(resumed.values())
         for tp, point in resumed.items():
             inherited = point.inherited or self._rules
             rules = point.opened.get(point.start, inherited)
@@ -348,6 +354,7 @@ class Ingest:
         self._spoiled = generation
         began = time.perf_counter()
         try:
+            self._reject_limit.check(flush)
             while not await self._write(flush):
                 if self._stopping:
                     return

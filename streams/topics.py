@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 from kafka import KafkaAdminClient, KafkaProducer
-from kafka.admin import NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+from kafka.errors import BrokerResponseError, KafkaError, TopicAlreadyExistsError
 
 from pipeline.errors import BrokerError
 from pipeline.fold.records import LogPartition
@@ -67,6 +67,22 @@ def partitions_of(settings: KafkaSettings, topic: str) -> int:
     with _admin(settings) as admin:
         (one,) = admin.describe_topics([topic])
     return 0 if one["error_code"] else len(one["partitions"])
+
+
+def max_message_bytes(settings: KafkaSettings, topic: str) -> int | None:
+    """The largest batch of messages that a topic takes; None if the broker does not tell.
+
+    Raises:
+        BrokerError: Kafka is away.
+    """
+    with _admin(settings) as admin:
+        try:
+            found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
+        except BrokerResponseError:
+            return None  # the user may write messages, but not read settings
+    entry = found.get("topic", {}).get(topic, {}).get("max.message.bytes")
+    text = entry.get("value") if isinstance(entry, dict) else entry
+    return int(text) if text is not None and str(text).isdigit() else None
 
 
 def write_marker(settings: KafkaSettings, log: LogPartition, rules: Rules) -> None:

@@ -16,7 +16,6 @@ _COMMANDS = {
     "demo": "pipeline.cli.demo:demo",
     "worker": "pipeline.cli.worker:worker",
     "migrate": "pipeline.cli.admin:migrate",
-    "rebuild": "pipeline.cli.rebuild:rebuild",
     "doctor": "pipeline.cli.admin:doctor",
     "emit": "pipeline.cli.emit:emit",
     "generate": "pipeline.cli.emit:generate",
@@ -25,6 +24,8 @@ _COMMANDS = {
     "query": "pipeline.cli.answers:query",
     "audit": "pipeline.cli.answers:audit",
     "reconcile": "pipeline.cli.reconcile:reconcile",
+    "rebuild": "pipeline.cli.rebuild:rebuild",
+    "rejected": "pipeline.cli.rejected:rejected",
 }
 
 

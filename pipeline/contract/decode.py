@@ -27,7 +27,7 @@ from pipeline.contract.reasons import Reason
 
 Headers = Sequence[tuple[str, bytes]]
 
-_FAULTS: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError)
+FAULTS: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError)
 _EVENT: Final = msgspec.json.Decoder(Event)
 _BATCH: Final = msgspec.json.Decoder(list[Event])
 _RAW_BATCH: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -44,7 +44,7 @@ _ALLOWED: Final = {
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 # Greedy: the value may itself hold what looks like the path after it.
 _QUOTING: Final = re.compile(r"(Invalid (?:\w+ )?value) .* - at `([^`]*)`", re.DOTALL)
-_BINARY_MARKS: Final = frozenset({"ce_specversion", "ce_type", "ce_id"})
+BINARY_MARKS: Final = frozenset({"ce_specversion", "ce_type", "ce_id"})
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -82,7 +82,7 @@ def decode(values: Sequence[bytes | None], headers: Sequence[Headers]) -> Decode
         if value and value[0] == 0x7B and not head:
             try:
                 event = decode_event(value)
-            except _FAULTS as error:
+            except FAULTS as error:
                 decoded.refusals.append(Refusal(record, 0, *diagnose(value, error), value))
             else:
                 events.append(event)
@@ -97,7 +97,7 @@ def _decode_other(decoded: Decoded, record: int, value: bytes | None, head: Head
     if not value or not value.strip():
         decoded.refusals.append(Refusal(record, 0, Reason.EMPTY_MESSAGE, "no value", value or b""))
         return
-    if any(name in _BINARY_MARKS for name, _ in head):
+    if any(name in BINARY_MARKS for name, _ in head):
         _decode_binary(decoded, record, value, head)
     elif value.lstrip()[:1] == b"[":
         _decode_batch(decoded, record, value)
@@ -108,7 +108,7 @@ def _decode_other(decoded: Decoded, record: int, value: bytes | None, head: Head
 def _decode_one(decoded: Decoded, record: int, index: int, value: bytes) -> None:
     try:
         event = _EVENT.decode(value)
-    except _FAULTS as error:
+    except FAULTS as error:
         decoded.refusals.append(Refusal(record, index, *diagnose(value, error), value))
     else:
         decoded.events.append(event)
@@ -119,10 +119,10 @@ def _decode_one(decoded: Decoded, record: int, index: int, value: bytes) -> None
 def _decode_batch(decoded: Decoded, record: int, value: bytes) -> None:
     try:
         events = _BATCH.decode(value)
-    except _FAULTS:
+    except FAULTS:
         try:
             parts = _parts(value)
-        except _FAULTS as error:
+        except FAULTS as error:
             decoded.refusals.append(Refusal(record, 0, Reason.NOT_JSON, _json_fault(error), value))
             return
         for index, part in enumerate(parts):
@@ -143,12 +143,12 @@ def _decode_binary(decoded: Decoded, record: int, value: bytes, head: Headers) -
             if name.startswith("ce_") and content is not None:
                 envelope[name[3:]] = content.decode("utf-8")
         envelope["data"] = _ANY.decode(value)
-    except _FAULTS as error:
+    except FAULTS as error:
         decoded.refusals.append(Refusal(record, 0, Reason.NOT_JSON, _json_fault(error), value))
         return
     try:
         event = msgspec.convert(envelope, Event)
-    except _FAULTS as error:
+    except FAULTS as error:
         decoded.refusals.append(Refusal(record, 0, *_diagnose_object(envelope, error), value))
     else:
         decoded.events.append(event)
@@ -160,7 +160,7 @@ def diagnose(value: bytes, error: Exception) -> tuple[Reason, str]:
     """Find the reason code and the words for an event that did not decode with ``error``."""
     try:
         content = _ANY.decode(value)
-    except _FAULTS as fault:
+    except FAULTS as fault:
         if value.startswith(_BOM):
             return Reason.NOT_JSON, "starts with a byte order mark; encode as UTF-8 without one"
         return Reason.NOT_JSON, _json_fault(fault)
@@ -214,7 +214,7 @@ def _parts(value: bytes) -> list[bytes]:
     """The elements of a batch as they stand. One after the other is asked for when a whole batch is refused."""
     try:
         return [bytes(part) for part in _RAW_BATCH.decode(value)]
-    except _FAULTS:
+    except FAULTS:
         parts = _split(value)
         if not parts:
             raise

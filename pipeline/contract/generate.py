@@ -32,9 +32,24 @@ DEAD_LETTER_HEADERS: Final = {
     "xidmet-offset": "Offset of the refused message in its partition.",
     "xidmet-batch-index": "Place of the event in its message, from 0; 0 unless the message was a batch.",
     "xidmet-timestamp": "Time stamp of the refused message, Unix milliseconds; negative if it had none.",
-    "xidmet-masked": "Only there if personal identifiers in the value were replaced by asterisks; then true.",
+    "xidmet-agency": "Only there if the event names an agency of the catalogue: its code.",
+    "xidmet-masked": "Only there if personal identifiers were replaced by asterisks; then true.",
+    "xidmet-value-bytes": "Only there if the event was too large for a letter, which then has no value: its length.",
+    "xidmet-attempt": "Only there if the event was sent again by a replay: how often so far.",
+    "xidmet-replay-of": "Only there after a replay: topic id, partition, offset and batch index of that letter.",
 }
 """Headers that a dead letter has besides those of the refused message."""
+
+OPTIONAL_HEADERS: Final = frozenset(name for name, text in DEAD_LETTER_HEADERS.items() if text.startswith("Only there"))
+
+DISPOSITION_HEADERS: Final = {
+    "xidmet-disposition": "What was done with a dead letter: replayed or dropped.",
+    **{
+        name: f"{DEAD_LETTER_HEADERS[name].removesuffix('.')}, as in the dead letter."
+        for name in ("xidmet-topic-id", "xidmet-partition", "xidmet-offset", "xidmet-batch-index")
+    },
+}
+"""Headers of the message that says what was done with a dead letter."""
 
 _VERSION: Final = "1.0.0"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -194,6 +209,7 @@ def asyncapi() -> Json:
         "StructuredHeaders": _content_type_header(STRUCTURED_CONTENT_TYPE),
         "BatchHeaders": _content_type_header(BATCH_CONTENT_TYPE),
         "DeadLetterHeaders": _dead_letter_headers(),
+        "DispositionHeaders": _disposition_headers(),
     }
     messages = {
         "serviceUsed": _message(
@@ -239,7 +255,19 @@ def asyncapi() -> Json:
             "payload": {"description": "Any bytes, for what was refused need not be JSON."},
             "bindings": {"kafka": {"key": {"type": ["string", "null"]}, "bindingVersion": "0.5.0"}},
         },
+        "disposition": {
+            "title": "What was done with a dead letter",
+            "summary": (
+                "The letter of the same coordinates was sent again or put aside. It has no xidmet-reason, by which"
+                " readers tell it from a letter."
+            ),
+            "contentType": "application/octet-stream",
+            "headers": _ref("schemas", "DispositionHeaders"),
+            "payload": {"description": "Empty."},
+            "bindings": {"kafka": {"key": {"type": "null"}, "bindingVersion": "0.5.0"}},
+        },
     }
+    refused = ("deadLetter", "disposition")
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -256,13 +284,13 @@ def asyncapi() -> Json:
             "usageEvents": {
                 "address": topics.events_topic,
                 "description": "What agencies send. The key is free; the event's id spreads the load evenly.",
-                "messages": {name: _ref("messages", name) for name in messages if name != "deadLetter"},
+                "messages": {name: _ref("messages", name) for name in messages if name not in refused},
                 "bindings": {"kafka": {"topic": topics.events_topic, "bindingVersion": "0.5.0"}},
             },
             "usageRejected": {
                 "address": topics.rejected_topic,
-                "description": "What the pipeline refused, and why.",
-                "messages": {"deadLetter": _ref("messages", "deadLetter")},
+                "description": "What the pipeline refused, and why, and what was done with it.",
+                "messages": {name: _ref("messages", name) for name in refused},
                 "bindings": {"kafka": {"topic": topics.rejected_topic, "bindingVersion": "0.5.0"}},
             },
         },
@@ -332,15 +360,23 @@ def _dead_letter_headers() -> Json:
     properties: Json = {name: {"type": "string", "description": words} for name, words in DEAD_LETTER_HEADERS.items()}
     properties["xidmet-reason"]["enum"] = [reason.value for reason in Reason]
     properties["xidmet-masked"]["enum"] = ["true"]
-    for name in ("partition", "offset", "batch-index"):
+    for name in ("partition", "offset", "batch-index", "value-bytes", "attempt"):
         properties[f"xidmet-{name}"]["pattern"] = "^[0-9]+$"
     properties["xidmet-timestamp"]["pattern"] = "^-?[0-9]+$"
     return {
         "type": "object",
         "description": "Besides these a dead letter has all headers of the refused message. Values are UTF-8.",
         "properties": properties,
-        "required": [name for name in DEAD_LETTER_HEADERS if name != "xidmet-masked"],
+        "required": [name for name in DEAD_LETTER_HEADERS if name not in OPTIONAL_HEADERS],
     }
+
+
+def _disposition_headers() -> Json:
+    properties: Json = {name: {"type": "string", "description": words} for name, words in DISPOSITION_HEADERS.items()}
+    properties["xidmet-disposition"]["enum"] = ["replayed", "dropped"]
+    for name in ("partition", "offset", "batch-index"):
+        properties[f"xidmet-{name}"]["pattern"] = "^[0-9]+$"
+    return {"type": "object", "properties": properties, "required": list(DISPOSITION_HEADERS)}
 
 
 def reasons_table() -> str:

@@ -12,7 +12,10 @@ from pipeline.fold.records import LogPartition
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """An event for the dead letters: where it stood, why it was refused, and its original bytes."""
+    """An event for the dead letters: where it stood, why it was refused, and its original bytes.
+
+    ``agency`` is the code in the event if the catalogue that judged it has it, else ``""``: never a personal value.
+    """
 
     log: LogPartition
     offset: int
@@ -23,6 +26,7 @@ class Reject:
     key: bytes | None
     headers: Headers
     value: bytes
+    agency: str = ""
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from pipeline.catalogue import Catalogue
+from pipeline.contract.agency import agency_of
 from pipeline.contract.checks import check
 from pipeline.contract.columns import to_columns
 from pipeline.contract.decode import Decoded, Refusal, decode, original
@@ -151,6 +152,7 @@ class PartitionFold:
         if refusals:
             for reason, count in Counter(refusal.reason for refusal in refusals).items():
                 receipt.rejected[reason] = receipt.rejected.get(reason, 0) + count
+            catalogue = self._catalogues[receipt.rules.catalogue_version]
             refusals.sort(key=lambda refusal: (refusal.record, refusal.batch_index))
             self._flush.rejects += [
                 Reject(
@@ -163,6 +165,7 @@ class PartitionFold:
                     key=batch.keys[start + refusal.record],
                     headers=headers[refusal.record],
                     value=refusal.value,
+                    agency=agency_of(refusal.value, headers[refusal.record], catalogue),
                 )
                 for refusal in refusals
             ]

@@ -1,6 +1,7 @@
 """The sink that the ingest writes to: ClickHouse and the dead letters, with positions from the receipts."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from faust.types import TP
 
@@ -13,6 +14,7 @@ from pipeline.settings import Settings
 from sinks.clickhouse.catalogues import store_catalogue, stored_catalogue
 from sinks.clickhouse.client import Client, connect
 from sinks.clickhouse.positions import resume
+from sinks.clickhouse.recent import recent_receipts
 from sinks.clickhouse.rules import store_rules, stored_rules
 from sinks.clickhouse.schema import require_schema
 from sinks.clickhouse.writer import write_openings, write_results
@@ -47,9 +49,14 @@ class Results:
         """Where each partition goes on. A schema that was changed under a running worker ends it here."""
         require_schema(self._client, self._settings.clickhouse)
         ids = topic_ids(self._settings.kafka, [tp.topic for tp in log_starts])
-        return {
+        points = {
             tp: resume(self._client, LogPartition(tp.topic, ids[tp.topic], tp.partition), log_start, next_rules)
             for tp, log_start in log_starts.items()
+        }
+        window = self._settings.rejected.window_events
+        return {
+            tp: replace(point, recent=recent_receipts(self._client, point.log, next_rules, window))
+            for tp, point in points.items()
         }
 
     def catalogue(self, version: int) -> Catalogue:

@@ -23,6 +23,7 @@ from tests.support.sink_suite.periods import (
 from tests.support.sink_suite.popularity import TestCatalogues, TestPopularity
 from tests.support.sink_suite.positions import TestPositions
 from tests.support.sink_suite.rebuild import TestRebuild
+from tests.support.sink_suite.recent import TestRecent
 from tests.support.sink_suite.writer import TestWriter
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "TestPopularity",
     "TestPositions",
     "TestRebuild",
+    "TestRecent",
     "TestReconcile",
     "TestWriter",
 ]

@@ -27,8 +27,10 @@ from sinks.clickhouse.client import Column, Parameters, Rows
 from sinks.clickhouse.popularity import Ranked
 from tests.support.ports import free_port
 
-COMMANDS = ["demo", "worker", "migrate", "doctor", "emit", "generate", "import", "top", "query", "audit", "reconcile"]
-PATHS = [(), *((name,) for name in COMMANDS), ("import", "xroad")]
+COMMANDS = ["demo", "worker", "migrate", "doctor", "emit", "generate", "import", "top", "query", "audit"]
+COMMANDS += ["reconcile", "rebuild", "rejected"]
+REJECTED = [("rejected", name) for name in ("list", "show", "stats", "replay", "drop")]
+PATHS = [(), *((name,) for name in COMMANDS), ("import", "xroad"), *REJECTED]
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, XidmetError)]
 
 
@@ -155,6 +157,13 @@ def test_the_version_is_that_of_the_package() -> None:
         (["demo", "--seconds", "0"], "not in the range"),
         (["demo", "--rate", "1e9"], "not in the range"),
         (["import", "xroad"], "Missing argument 'FILE'"),
+        (["rejected", "show", "somewhere"], "TOPIC-ID/PARTITION/OFFSET/INDEX"),
+        (["rejected", "list", "--reason", "bad_luck"], "'bad_luck' is not one of"),
+        (["rejected", "list", "--limit", "0"], "0 is not in the range x>=1"),
+        (["rejected", "list", "--from", "yesterday"], "does not match the formats"),
+        (["rejected", "drop"], "say which"),
+        (["rejected", "drop", "--yes"], "say which"),
+        (["rejected", "replay", "--value", "absent.json"], "absent.json"),
         (["--set"], "requires an argument"),
     ],
 )
@@ -178,7 +187,7 @@ def test_a_period_that_is_none_is_refused_with_examples(period: str) -> None:
 def test_exit_codes_are_distinct_and_keep_1_and_2_free() -> None:
     codes = {kind: kind.exit_code for kind in ERRORS if kind is not XidmetError}
     assert sorted(codes.values()) == list(range(3, 3 + len(codes)))
-    assert len(codes) == 8
+    assert len(codes) == 9
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)

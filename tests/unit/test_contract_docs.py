@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from pipeline.contract.events import MAX_DURATION_MS, STAGE_TYPE, USED_TYPE, Sta
 from pipeline.contract.generate import (
     DEAD_LETTER_HEADERS,
     DIRECTORY,
+    DISPOSITION_HEADERS,
     EXAMPLES,
+    OPTIONAL_HEADERS,
     asyncapi,
     contract_files,
     differences,
@@ -33,8 +36,11 @@ from pipeline.contract.identifiers import pseudonym_fault
 from pipeline.contract.reasons import Reason
 from pipeline.fold.flush import Reject
 from pipeline.fold.records import LogPartition
-from pipeline.settings import FoldSettings, KafkaSettings
+from pipeline.runtime.replaying import Dispositions, replay_message
+from pipeline.settings import FoldSettings, KafkaSettings, Settings
 from sinks.dead_letters import _headers as dead_letter_headers
+from sinks.dead_letters import _letter as dead_letter
+from sinks.letters import Coordinates, Entry
 from tests.support.skipping import need_program
 
 Json = dict[str, Any]
@@ -374,15 +380,35 @@ def test_headers_of_binary_messages_are_those_that_decoding_requires() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("agency", ["", "mia"])
 @pytest.mark.parametrize("timestamp", [-1, 1_741_944_413_000])
-def test_headers_of_dead_letters_are_those_that_the_sink_writes(masked: bool, timestamp: int) -> None:
+def test_headers_of_dead_letters_are_those_that_the_sink_writes(masked: bool, agency: str, timestamp: int) -> None:
+    optional = {"xidmet-masked": masked, "xidmet-agency": bool(agency)}
     log = LogPartition("usage.events", "topic-id", 3)
     for reason in Reason:
-        reject = Reject(log, 12, 0, timestamp, reason, "words", None, [], b"")
+        reject = Reject(log, 12, 0, timestamp, reason, "words", None, [], b"", agency)
         written = {name: value.decode() for name, value in dead_letter_headers(reject, masked)}
-        expected = [name for name in DEAD_LETTER_HEADERS if masked or name != "xidmet-masked"]
+        expected = [name for name in DEAD_LETTER_HEADERS if optional.get(name, name not in OPTIONAL_HEADERS)]
         assert list(written) == expected
         component("DeadLetterHeaders").validate(written)
+
+
+def test_the_other_headers_are_those_that_the_sink_and_a_replay_write() -> None:
+    log = LogPartition("usage.events", "topic-id", 3)
+    reject = Reject(log, 12, 4, 5, Reason.NOT_JSON, "words", None, [], b"value")
+    letter = dead_letter(reject)
+    entry = Entry(Coordinates("topic-id", 3, 12, 4), "not_json", "other", "", 5, 0, False, None, 5, (0, 0))
+    again = dead_letter(replace(reject, headers=replay_message(entry, letter).headers))
+    for message in (letter.smaller(), again):
+        written = {name: value.decode() for name, value in message.headers}
+        assert set(written) <= set(DEAD_LETTER_HEADERS)
+        component("DeadLetterHeaders").validate(written)
+    assert {"xidmet-attempt", "xidmet-replay-of"} <= set(written)
+    _, _, disposition = Dispositions(Settings())._disposition(entry, "dropped")
+    done = {name: value.decode() for name, value in disposition.headers}
+    assert list(done) == list(DISPOSITION_HEADERS)
+    component("DispositionHeaders").validate(done)
+    assert disposition.value == b""
 
 
 # The page for developers
@@ -398,7 +424,7 @@ def test_the_readme_names_every_field_and_every_value() -> None:
             for option in [part, *part.get("anyOf", ())]:
                 for value in option.get("enum", ()):
                     assert f"`{value}`" in README, value
-    for name in DEAD_LETTER_HEADERS:
+    for name in {*DEAD_LETTER_HEADERS, *DISPOSITION_HEADERS}:
         assert f"`{name}`" in README, name
 
 

@@ -44,6 +44,8 @@ def refusal(*flags: str, file: str | None = None, **environment: str) -> str:
 
 def other_than(value: Any) -> str:
     """A value of the same type that is not the default."""
+    if isinstance(value, float) and value < 1:
+        return str(value / 2)  # a share
     if isinstance(value, int | float):
         return str(value + 1)
     return {"info": "debug", "json": "text"}.get(value, "something-else")

@@ -6,5 +6,16 @@ A module that imports these classes defines the fixture ``store``: the settings 
 import pytest
 
 # Modules that are not named test_*.py would else fail with bare AssertionErrors.
-MODULES = ("audit", "client", "data", "migrations", "periods", "popularity", "positions", "writer")
+MODULES = (
+    "audit",
+    "client",
+    "data",
+    "migrations",
+    "periods",
+    "popularity",
+    "positions",
+    "rebuild",
+    "recent",
+    "writer",
+)
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in MODULES))

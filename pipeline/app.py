@@ -110,7 +110,7 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
         settings.clickhouse.retry_seconds,
         metrics,
         seek,
-        RejectLimit(settings.rejected, rules),
+        reject_limit=RejectLimit(settings.rejected, rules),
     )
     app.positions = ingest
     app.metrics = metrics

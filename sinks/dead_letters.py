@@ -164,11 +164,11 @@ def _letter(reject: Reject) -> Letter:
     for name, content in reject.headers:
         if name.startswith(HEADER_PREFIX) and name not in (ATTEMPT_HEADER, REPLAY_HEADER):
             continue  # these names are the pipeline's own: nobody else shall say what a letter is
+        batch = name.lower() == _CONTENT_TYPE and b"batch" in (content or b"")
+        if batch and not reject.value.lstrip().startswith(b"["):
+            content = _STRUCTURED  # the letter holds one event of the batch
         # Kafka allows headers without a value, and the client does not send them.
-        kept = content or b""
-        if name.lower() == _CONTENT_TYPE and b"batch" in kept and not reject.value.lstrip().startswith(b"["):
-            content = kept = _STRUCTURED  # the letter holds one event of the batch
-        kept = _mask_text(kept)
+        kept = _mask_text(content or b"")
         masked_headers = masked_headers or kept != (content or b"")
         headers.append((name, kept))
     masked = masked or masked_headers or key != reject.key

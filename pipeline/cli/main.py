@@ -16,7 +16,6 @@ _COMMANDS = {
     "demo": "pipeline.cli.demo:demo",
     "worker": "pipeline.cli.worker:worker",
     "migrate": "pipeline.cli.admin:migrate",
-    "rebuild": "pipeline.cli.rebuild:rebuild",
     "doctor": "pipeline.cli.admin:doctor",
     "emit": "pipeline.cli.emit:emit",
     "generate": "pipeline.cli.emit:generate",
@@ -24,6 +23,7 @@ _COMMANDS = {
     "top": "pipeline.cli.answers:top",
     "query": "pipeline.cli.answers:query",
     "audit": "pipeline.cli.answers:audit",
+    "rebuild": "pipeline.cli.rebuild:rebuild",
 }
 
 

@@ -27,7 +27,7 @@ from sinks.clickhouse.client import Column, Parameters, Rows
 from sinks.clickhouse.popularity import Ranked
 from tests.support.ports import free_port
 
-COMMANDS = ["demo", "worker", "migrate", "doctor", "emit", "generate", "import", "top", "query", "audit"]
+COMMANDS = ["demo", "worker", "migrate", "doctor", "emit", "generate", "import", "top", "query", "audit", "rebuild"]
 PATHS = [(), *((name,) for name in COMMANDS), ("import", "xroad")]
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, XidmetError)]
 

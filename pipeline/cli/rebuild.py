@@ -8,7 +8,7 @@ import click
 
 from pipeline.cli.main import MOMENT, settings_of
 from pipeline.cli.output import print_json, print_rows
-from pipeline.errors import StoreError
+from pipeline.errors import AuditError, StoreError
 from pipeline.runtime import rebuild as work_on
 from sinks.clickhouse.client import Client
 from sinks.clickhouse.rebuild_plan import Wanted
@@ -81,7 +81,13 @@ def rebuild(
                 return
             click.echo("claim: no other rebuild runs", err=True)
             work = work_on.begin(client, plan)
-        outcome = work_on.run(client, settings, work, lambda step, words: click.echo(f"{step}: {words}", err=True))
+        try:
+            outcome = work_on.run(client, settings, work, lambda step, words: click.echo(f"{step}: {words}", err=True))
+        except AuditError:
+            raise
+        except BaseException:
+            click.echo("not finished: xidmet rebuild --resume goes on, --abandon drops what was made", err=True)
+            raise
     _show(outcome, as_json)
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from sinks.clickhouse.audit import Finding, audit
 from sinks.clickhouse.client import Client, Column, Parameters, Rows
 from sinks.clickhouse.rebuild_plan import PLACES, Plan
-from sinks.clickhouse.rebuild_shadow import SUFFIX
+from sinks.clickhouse.rebuild_shadow import SUFFIX, uuid_of
 
 _JUDGED = ("coordinates", "minutes", "orphan_minutes", "ledger")
 
@@ -78,6 +78,8 @@ def event_minutes(client: Client, plan: Plan) -> tuple[int, int] | None:
             f" FROM {table} WHERE {plan.inside('minutes')}"
         ).one()
         for table in ("minutes", "minutes" + SUFFIX)
+        # The old table may be gone already, if the rebuild was killed while it dropped the old ones.
+        if uuid_of(client, table)
     ]
     filled = [(first, last) for count, first, last in found if count]
     return (min(first for first, _ in filled), max(last for _, last in filled)) if filled else None

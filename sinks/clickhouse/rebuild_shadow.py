@@ -15,6 +15,7 @@ from sinks.clickhouse.rebuild_plan import PLACES, Plan
 SUFFIX: Final = "_rebuild"
 KEPT: Final = "_before_rebuild"
 SETTLE_SECONDS: Final = 600.0
+_ANY_SIZE: Final = "SETTINGS max_table_size_to_drop = 0, max_partition_size_to_drop = 0"
 _SETTINGS: Final = "SETTINGS " + ", ".join(f"{name} = {value}" for name, value in INSERT_SETTINGS.items())
 
 
@@ -95,7 +96,7 @@ def keep(client: Client, plan: Plan) -> None:
     """Keep the old tables, in the place of those that an earlier rebuild kept."""
     for table in plan.tables:
         if uuid_of(client, table + SUFFIX):
-            client.execute(f"DROP TABLE IF EXISTS {table}{KEPT} SYNC")
+            client.execute(f"DROP TABLE IF EXISTS {table}{KEPT} SYNC {_ANY_SIZE}")
             client.execute(f"RENAME TABLE {table}{SUFFIX} TO {table}{KEPT}")
 
 
@@ -104,7 +105,7 @@ def drop(client: Client) -> None:
     for table in PLACES:
         client.execute(f"DROP VIEW IF EXISTS {_view(table)} SYNC")
     for table in PLACES:
-        client.execute(f"DROP TABLE IF EXISTS {table}{SUFFIX} SYNC")
+        client.execute(f"DROP TABLE IF EXISTS {table}{SUFFIX} SYNC {_ANY_SIZE}")
 
 
 def settle(client: Client) -> None:
@@ -113,7 +114,10 @@ def settle(client: Client) -> None:
     Raises:
         StoreError: one of them takes longer than anything should.
     """
-    running = "SELECT query_id FROM system.processes WHERE query_kind IN ('Insert', 'AsyncInsertFlush')"
+    running = (
+        "SELECT query_id FROM system.processes WHERE query_kind IN ('Insert', 'AsyncInsertFlush')"
+        " AND current_database = currentDatabase()"
+    )
     waiting = {row[0] for row in client.query(running).rows}
     deadline = time.monotonic() + SETTLE_SECONDS
     while waiting:

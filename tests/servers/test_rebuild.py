@@ -1,6 +1,7 @@
 """``xidmet rebuild`` on real Kafka and a real ClickHouse server, beside workers that go on, killed at every step."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
+from pipeline.catalogue import demonstration_catalogue
 from pipeline.emitter import Emitter
+from pipeline.generator import Generator
 from sinks.clickhouse.client import connect
 from tests.support import ClickHouseServer, KafkaServer
 from tests.support.keeping import kept_alive
@@ -438,3 +441,126 @@ def test_offsets_without_records_are_folded_again_alike(pipeline: PipelineRun) -
     assert outcome["differences"] == []
     assert state(pipeline) == before
     pipeline.assert_equal_to_log()
+
+
+def hours_with_repeats(run: PipelineRun, now: datetime) -> list[datetime]:
+    """Four hours in two partitions; each hour but the first begins with the last events of the hour before, again."""
+    kafka = run.settings.kafka
+    this_hour = now.replace(minute=0, second=0, microsecond=0)
+    hours = [this_hour - timedelta(hours=back) for back in (4, 3, 2, 1)]
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    try:
+        for partition in (0, 1):
+            last: list[dict[str, Any]] = []
+            for number, hour in enumerate(hours):
+                made = list(
+                    Generator(demonstration_catalogue(), 10 * number + partition).events(
+                        hour, hour + timedelta(minutes=50), 60
+                    )
+                )
+                for place, event in enumerate([*last, *made]):
+                    stamp = round(hour.timestamp() * 1000) + 51 * 60_000 + place
+                    producer.send(
+                        kafka.events_topic, json.dumps(event).encode(), partition=partition, timestamp_ms=stamp
+                    )
+                last = made[-20:]
+        producer.flush()
+    finally:
+        producer.close()
+    return hours
+
+
+def test_the_period_is_that_of_the_records_and_repeats_are_recognised_at_its_border(pipeline: PipelineRun) -> None:
+    pipeline.flags["fold.segment_records"] = 100
+    pipeline.start_worker()
+    hours = hours_with_repeats(pipeline, datetime.now(UTC))
+    pipeline.wait_for_events(2 * (4 * 60 + 3 * 20))
+    before = state(pipeline)
+    assert pipeline.query("SELECT sum(duplicates), count() FROM segments") == [(2 * 3 * 20, 8)]
+    damage(pipeline, "ALTER TABLE minutes DELETE WHERE channel = 'web'")
+    third = ["--from", f"{hours[2]:%Y-%m-%dT%H:%M:%S}", "--to", f"{hours[3]:%Y-%m-%dT%H:%M:%S}"]
+    outcome = rebuild(pipeline, *third)
+    assert (outcome["segments"], outcome["from_log"]) == (2, 2)
+    mended = {
+        (topic_id, partition, segment)
+        for topic_id, partition, segment, first in pipeline.query(
+            "SELECT topic_id, partition, segment, first_timestamp FROM segments"
+        )
+        if hours[2].timestamp() <= first / 1000 < hours[3].timestamp()
+    }
+    after = state(pipeline)
+    assert [row for row in after["minutes"] if row[6:9] in mended] == [
+        row for row in before["minutes"] if row[6:9] in mended
+    ]
+    assert [row for row in after["minutes"] if row[6:9] not in mended] == [
+        row for row in before["minutes"] if row[6:9] not in mended and row[3] != "web"
+    ]
+    outcome = rebuild(pipeline, *PERIOD)
+    assert outcome["segments"] == pipeline.query("SELECT countIf(closed) FROM segments")[0][0] == 6
+
+
+def test_a_rebuild_goes_on_in_the_middle_of_a_run_with_the_memory_of_what_it_made(
+    pipeline: PipelineRun, clickhouse_server: ClickHouseServer
+) -> None:
+    pipeline.flags["fold.segment_records"] = 100
+    pipeline.start_worker()
+    hours_with_repeats(pipeline, datetime.now(UTC))
+    pipeline.wait_for_events(2 * (4 * 60 + 3 * 20))
+    before = state(pipeline)
+    flags = pipeline.command("rebuild", *PERIOD)[3:]
+    with kept_alive(clickhouse_server):
+        killed = subprocess.run([sys.executable, "-c", KILLED, "check", "1", *flags], cwd=ROOT, capture_output=True)
+        assert killed.returncode == -signal.SIGKILL
+        # The live places are damaged, the shadow has them: a memory from the live ones would count repeats.
+        damage(
+            pipeline,
+            "ALTER TABLE rebuild_segments DELETE WHERE segment > 0",
+            "ALTER TABLE minutes_rebuild DELETE WHERE segment > 0 AND segment < 200",
+            "ALTER TABLE coordinates DELETE WHERE offset < 100",
+        )
+        outcome = rebuild(pipeline, "--resume")
+    assert outcome["segments"] == 6
+    assert {item["table"] for item in outcome["differences"]} == {"coordinates"}
+    assert state(pipeline) == before
+    assert pipeline.audit().findings == []
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_killed_at_any_moment_under_load_it_can_be_finished(
+    pipeline: PipelineRun, clickhouse_server: ClickHouseServer, seed: int
+) -> None:
+    folded(pipeline, 2_000)
+    chance = random.Random(seed)
+    stop = threading.Event()
+
+    def send() -> None:
+        for number in range(1_000, 1_200):
+            if stop.is_set():
+                return
+            emit(pipeline, 100, number)
+
+    sender = threading.Thread(target=send)
+    with kept_alive(clickhouse_server):
+        sender.start()
+        try:
+            for _ in range(4):
+                process = subprocess.Popen(
+                    pipeline.command("rebuild", *(["--resume"] if leftovers(pipeline) else PERIOD)),
+                    cwd=ROOT,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                )
+                assert process.stderr is not None
+                process.stderr.readline()
+                # Not to wait for anything: the moment is by chance.
+                stop.wait(chance.uniform(0, 1.2))
+                process.kill()
+                process.communicate(timeout=60)
+        finally:
+            stop.set()
+            sender.join()
+        if "rebuild_claim" in leftovers(pipeline):
+            rebuild(pipeline, "--resume")
+        assert rebuild(pipeline, *PERIOD)["state"] == "done"
+    pipeline.assert_equal_to_log()
+    assert leftovers(pipeline) == set()

@@ -56,8 +56,8 @@ def rebuilt(client: Client, settings: Settings) -> work_on.Outcome:
 
 
 def leftovers(client: Client) -> list[tuple[str, ...]]:
-    kinds = "SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE '%rebuild\\_%'"
-    return [row for row in client.query(kinds).rows if row != ("rebuild_segments",)]
+    kinds = "SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE '%rebuild%'"
+    return [row for row in client.query(kinds).rows if row[0] not in ("rebuilds", "rebuild_segments")]
 
 
 class TestRebuild:
@@ -140,6 +140,33 @@ class TestRebuild:
             assert [item.check for item in new_findings(client, plan)] == ["minutes"] * closed
             shadow.drop(client)
             assert leftovers(client) == []
+
+    @pytest.mark.parametrize("keep_old", [False, True])
+    def test_one_that_ended_while_it_dropped_the_old_tables_is_finished(
+        self, store: ClickHouseSettings, keep_old: bool
+    ) -> None:
+        settings = settings_of(store)
+        with filled(store) as client:
+            before = rows(client, MINUTES)
+            plan = msgspec.structs.replace(plan_of(client, settings), keep_old=keep_old)
+            work = work_on.begin(client, plan)
+
+            def report(step: str, _: str) -> None:
+                if step == "drop":
+                    if keep_old:
+                        shadow.keep(client, plan)
+                    shadow.drop(client)
+                    raise InterruptedError
+
+            with pytest.raises(InterruptedError):
+                work_on.run(client, settings, work, report)
+            found = unfinished(client)
+            assert found is not None
+            outcome = work_on.run(client, settings, Work.take_over(client, found), lambda *_: None)
+            assert outcome.state == "done"
+            assert rows(client, MINUTES) == before
+            assert leftovers(client) == ([("minutes_before_rebuild",)] if keep_old else [])
+            assert unfinished(client) is None
 
     def test_of_two_only_one_gets_the_claim(self, store: ClickHouseSettings) -> None:
         with filled(store) as client:

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -45,6 +45,7 @@ R = TypeVar("R")
 _REFUSED_RULES = 1_000
 # Of worker.max_pending_bytes, this part waits for a flush at most, so that folding can go on while it is written.
 _FLUSH_SHARE = 4
+# The bounds are looked at after each piece: a batch is as large as a fetch, and larger by far if it was compressed.
 _PIECE_BYTES = 1 << 20
 # Shorter back-pressure is the usual pace of a busy worker and nothing to log.
 _SHORT_SECONDS = 1.0
@@ -232,11 +233,11 @@ class Ingest:
             return
         seconds = 0.0
         generation = self._generation
-        for piece in _pieces(batch):
+        for piece in batch.pieces(_PIECE_BYTES):
             began = time.perf_counter()
             spoiled, self._spoiled = self._spoiled, self._generation
             fold.add(piece)
-            partition.pending_bytes += _size(piece)
+            partition.pending_bytes += piece.size
             self._spoiled = spoiled
             seconds += time.perf_counter() - began
             partition.high_water_mark = max(batch.high_water_mark, batch.next_offset)
@@ -467,30 +468,3 @@ class Ingest:
             return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*arguments))
         finally:
             del self._calls[key]
-
-
-def _pieces(batch: RecordBatch) -> Iterator[RecordBatch]:
-    """Cut a batch where its values exceed a megabyte, so that the bounds are looked at in between.
-
-    A batch is as large as a fetch, and larger by far if it was compressed.
-    """
-    sizes = [len(value) if value else 0 for value in batch.values]
-    if sum(sizes) <= _PIECE_BYTES or len(batch) <= 1:
-        yield batch
-        return
-    start, start_offset, weight = 0, batch.start_offset, 0
-    for place, size in enumerate(sizes):
-        weight += size
-        last = place + 1 == len(batch)
-        if weight >= _PIECE_BYTES or last:
-            next_offset = batch.next_offset if last else batch.offsets[place + 1]
-            yield batch.part(start, place + 1, start_offset, next_offset)
-            start, start_offset, weight = place + 1, next_offset, 0
-
-
-def _size(batch: RecordBatch) -> int:
-    """Bytes of a batch that may have to be kept for the dead letters."""
-    size = sum(map(len, filter(None, batch.values))) + sum(map(len, filter(None, batch.keys)))
-    if any(batch.headers):
-        size += sum(len(name) + len(content or b"") for head in batch.headers for name, content in head)
-    return size

@@ -1,6 +1,6 @@
 """What the fold reads: a run of records of one partition."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.contract.decode import Headers
@@ -56,3 +56,26 @@ class RecordBatch:
             self.values[start:stop],
             self.headers[start:stop],
         )
+
+    @property
+    def size(self) -> int:
+        """Bytes that may have to be kept for the dead letters: values, keys and headers."""
+        size = sum(map(len, filter(None, self.values))) + sum(map(len, filter(None, self.keys)))
+        if any(self.headers):
+            size += sum(len(name) + len(content or b"") for head in self.headers for name, content in head)
+        return size
+
+    def pieces(self, limit: int) -> Iterator["RecordBatch"]:
+        """The batch, cut behind each record that takes the values since the last cut to ``limit`` bytes."""
+        sizes = [len(value) if value else 0 for value in self.values]
+        if sum(sizes) <= limit or len(self) <= 1:
+            yield self
+            return
+        start, start_offset, weight = 0, self.start_offset, 0
+        for place, size in enumerate(sizes):
+            weight += size
+            last = place + 1 == len(self)
+            if weight >= limit or last:
+                next_offset = self.next_offset if last else self.offsets[place + 1]
+                yield self.part(start, place + 1, start_offset, next_offset)
+                start, start_offset, weight = place + 1, next_offset, 0

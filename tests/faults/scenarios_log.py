@@ -277,12 +277,12 @@ _SOME: Final = ("before_dead_letters", "before_ledger", "before_minutes", "befor
 
 SCENARIOS = (
     Scenario("committed offsets reset backward", offsets_reset_backward, _SOME),
-    Scenario("committed offsets reset forward", offsets_reset_forward, CRASH_POINTS, quick=("before_receipts",)),
+    Scenario("committed offsets reset forward", offsets_reset_forward, CRASH_POINTS),
     Scenario("topic deleted and made again", topic_made_again, _SOME),
     Scenario("retention outruns stopped workers", retention_outruns, _SOME, quick=("before_minutes",)),
     Scenario("catalogue changed before the replay", catalogue_changed, CRASH_POINTS, quick=("before_minutes",)),
-    Scenario("segments that cross an hour", crosses_an_hour, CRASH_POINTS, quick=("before_ledger",)),
-    Scenario("transactional producers", transactions, CRASH_POINTS, quick=("before_receipts",)),
+    Scenario("segments that cross an hour", crosses_an_hour, CRASH_POINTS),
+    Scenario("transactional producers", transactions, CRASH_POINTS),
     Scenario("partitions added while running", partitions_added, _SOME),
     Scenario("partitions added, and nothing else happens", partitions_added_quietly),
 )

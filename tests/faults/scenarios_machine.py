@@ -165,7 +165,7 @@ _SOME: Final = ("before_dead_letters", "before_ledger", "before_minutes", "befor
 
 SCENARIOS = (
     Scenario("poison of every kind", poisoned, CRASH_POINTS, quick=("before_dead_letters",)),
-    Scenario("the worker's clock jumps", clock_jumps, CRASH_POINTS, quick=("before_receipts",)),
+    Scenario("the worker's clock jumps", clock_jumps, CRASH_POINTS),
     Scenario("the process's clock jumps", clock_of_the_process_jumps, _SOME),
     Scenario("disk full under the embedded ClickHouse", disk_full, _SOME, quick=("before_minutes",)),
 )

@@ -1,4 +1,4 @@
-"""Rows of the fault suite with fewer events, one or two of each kind; ``make faults`` runs all of them in full."""
+"""Some rows of the fault suite, with fewer events; ``make faults`` runs all of them in full."""
 
 from collections.abc import Iterator
 from itertools import islice

@@ -1,4 +1,4 @@
-"""ClickHouse killed, refusing, frozen, slow, read-only, out of parts; inserts that come late, or whose answer is lost."""
+"""ClickHouse killed, refusing, frozen, slow, read-only, out of parts; inserts that come late or without an answer."""
 
 import signal
 from typing import Any, Final

@@ -1,6 +1,7 @@
 """The rules change under the workers: a new catalogue between a crash and the replay."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,46 @@ def catalogue_changed(row: Row) -> None:
     row.run.start(catalogue__path=str(new))
     row.fault_ended()
     row.send(0.3)
+    _judge_by_the_letters(row, known)
+
+
+def different_rules(row: Row) -> None:
+    """Two workers in groups of their own, with different catalogues and lengths of segments, fold everything at once;
+    the older one holds a batch at the crash point while the other goes on, and each is killed and replaced once."""
+    group = row.run.settings.kafka.group
+    new = row.run.directory / "catalogue.json"
+    known = _with_agency(new)
+    fold = row.run.settings.fold.segment_records
+    rules: dict[str, Any] = {"catalogue__path": str(new), "fold__segment_records": fold + fold // 3}
+    old = row.begin(row.plan("hold"))
+    _send_of_new_agency(row, 100)
+    row.send(0.3)
+    old.wait_reached()
+    other = row.begin(kafka__group=f"{group}-other", **rules)
+    _send_of_new_agency(row, 100)
+    row.send(0.2)
+    row.wait_durable()
+    old.release()
+    old.wait_passed()
+    row.send(0.2)
+    other.signal(signal.SIGKILL)
+    other.wait_ended()
+    row.begin(kafka__group=f"{group}-other", **rules)
+    _send_of_new_agency(row, 100)
+    row.send(0.1)
+    old.signal(signal.SIGKILL)
+    old.wait_ended()
+    row.begin()
+    row.fault_ended()
+    row.send(0.2)
+    _judge_by_the_letters(row, known)
+
+
+def _judge_by_the_letters(row: Row, known: oracle.Pairs) -> None:
+    """Each event of the new agency was judged by its segment's catalogue: accepted, or refused with a letter, and never
+    both. Which, the letters say."""
 
     def judge(records: list[LogRecord], letters: list[LogRecord]) -> Truth:
-        """Each event of the new agency was judged by its segment's catalogue: accepted, or refused with a letter."""
         places = set(_places_of(records, "new-agency"))
         refused = {place: "unknown_agency" for place in map(place_of, letters) if place in places}
         if not 0 < len(refused) < len(places):
@@ -70,6 +108,7 @@ def _send_of_new_agency(row: Row, count: int) -> None:
         producer.flush(timeout=60)
     finally:
         producer.close()
+    row.load.forget()
 
 
 def _places_of(records: list[LogRecord], agency: str) -> Iterator[Place]:
@@ -82,4 +121,5 @@ def _places_of(records: list[LogRecord], agency: str) -> Iterator[Place]:
 
 SCENARIOS = (
     Scenario("catalogue changed before the replay", catalogue_changed, CRASH_POINTS, quick=("before_minutes",)),
+    Scenario("two owners with different rules", different_rules, CRASH_POINTS),
 )

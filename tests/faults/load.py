@@ -88,6 +88,10 @@ class Load:
         sent.events += len(batch)
         return b"[" + b",".join(batch) + b"]"
 
+    def forget(self) -> None:
+        """Send nothing again of what came so far: other messages stand behind it, so that it may be too far back."""
+        self._last.clear()
+
     def send(self, distinct: int, timestamp_ms: int | None = None) -> None:
         """Send so many distinct valid events and wait until the broker has them."""
         producer = self.producer()

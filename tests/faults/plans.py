@@ -15,6 +15,12 @@ CRASH_POINTS: Final = (
 )
 """Places in a flush, in their order: each comes right before the write that it names, the last after all of them."""
 
+FIVE_POINTS: Final = ("before_dead_letters", "before_ledger", "before_minutes", "before_receipts", "after_receipts")
+"""Those without the two that differ least from another."""
+
+WRITES: Final = ("before_ledger", "before_coordinates", "before_minutes", "before_receipts")
+"""Those that come before an insert into a table of that name."""
+
 Action = Literal["kill", "terminate", "stop", "hold", "fail", "slow", "nothing"]
 
 

@@ -24,6 +24,8 @@ from tests.support import ClickHouseServer
 from tests.support.waiting import wait_until
 
 RECOVER_SECONDS: Final = 240.0
+# Long enough that retries and time-outs happen, while the worker holds results.
+_OUTAGE_SECONDS: Final = 6.0
 
 
 class Skipped(Exception):
@@ -131,6 +133,22 @@ class Row:
     def fault_ended(self) -> None:
         """The fault is over: from now on the time to recover is measured."""
         self._ended_at = time.monotonic()
+
+    def outage(self, seconds: float = _OUTAGE_SECONDS) -> None:
+        """Let a fault last; its length is what the scenario is about."""
+        time.sleep(seconds)
+
+    def at_the_point(self, fault: Callable[[], None], end: Callable[[], None], worker: Worker) -> None:
+        """Let the fault begin while the worker holds at the row's crash point, go on with it, end the fault later."""
+        self.send(0.4)
+        worker.wait_reached()
+        fault()
+        worker.release()
+        self.send(0.3)
+        self.outage()
+        end()
+        self.fault_ended()
+        self.send(0.3)
 
     @contextmanager
     def without_keeper(self) -> Iterator[None]:

@@ -1,21 +1,17 @@
-"""The log itself changes under the workers: offsets, topics, retention, catalogue, hours, transactions, partitions."""
+"""The log itself changes under the workers: offsets, topics, retention, hours, transactions, partitions."""
 
-import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from kafka import KafkaProducer, TopicPartition
+from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from sinks.clickhouse.audit import Finding
 from tests.faults import oracle
-from tests.faults.compare import place_of
-from tests.faults.log import LogRecord, read_log, without
-from tests.faults.oracle import Place, Truth
-from tests.faults.plans import CRASH_POINTS
+from tests.faults.log import read_log, without
+from tests.faults.plans import CRASH_POINTS, FIVE_POINTS
 from tests.faults.scenario import Row, Scenario
 from tests.support.waiting import wait_until
 
@@ -100,37 +96,6 @@ def retention_outruns(row: Row) -> None:
         return [] if expected == found and not others else [f"expected holes {expected}, the audit found {findings}"]
 
     row.expect_findings = exactly_the_holes
-
-
-def catalogue_changed(row: Row) -> None:
-    """A worker dies with a segment open; its successor comes with a new catalogue, in which an agency was added."""
-    victim = row.begin(row.plan("kill"))
-    new = row.run.directory / "catalogue.json"
-    known = _with_agency(new)
-    _send_of_new_agency(row, 100)
-    row.send(0.4)
-    _send_of_new_agency(row, 100)
-    victim.wait_reached()
-    victim.wait_ended()
-    _send_of_new_agency(row, 400)
-    heir = row.begin(row.plan("kill"), catalogue__path=str(new))
-    _send_of_new_agency(row, 400)
-    row.send(0.3)
-    heir.wait_reached()
-    heir.wait_ended()
-    row.run.start(catalogue__path=str(new))
-    row.fault_ended()
-    row.send(0.3)
-
-    def judge(records: list[LogRecord], letters: list[LogRecord]) -> Truth:
-        """Each event of the new agency was judged by its segment's catalogue: accepted, or refused with a letter."""
-        places = set(_places_of(records, "new-agency"))
-        refused = {place: "unknown_agency" for place in map(place_of, letters) if place in places}
-        if not 0 < len(refused) < len(places):
-            row.notes.append(f"{len(refused)} of {len(places)} refused: one catalogue judged all, nothing was tested")
-        return oracle.count(records, known, refused)
-
-    row.judge = judge
 
 
 def crosses_an_hour(row: Row) -> None:
@@ -239,50 +204,13 @@ def _reached(row: Row) -> dict[int, int]:
     return dict(row.run.query("SELECT partition, max(next_offset) FROM segments GROUP BY partition"))
 
 
-def _with_agency(path: Path) -> oracle.Pairs:
-    """Write a catalogue of a higher version with one agency more; its pairs."""
-    content: dict[str, Any] = json.loads(oracle.CATALOGUE.read_text("utf-8"))
-    names = {"az": "Yeni", "en": "New", "ru": "Новое"}
-    content["version"] += 1
-    content["agencies"].append(
-        {"code": "new-agency", "name": names, "services": [{"code": "new-service", "name": names}]}
-    )
-    path.write_text(json.dumps(content), "utf-8")
-    return oracle.catalogue_pairs(path)
-
-
-def _send_of_new_agency(row: Row, count: int) -> None:
-    kafka = row.run.settings.kafka
-    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
-    try:
-        for number in range(count):
-            event = json.loads(row.load.event())
-            event["data"]["agency"], event["data"]["service"] = "new-agency", "new-service"
-            producer.send(kafka.events_topic, json.dumps(event).encode(), partition=number % kafka.partitions)
-            row.load.sent.events += 1
-        producer.flush(timeout=60)
-    finally:
-        producer.close()
-
-
-def _places_of(records: list[LogRecord], agency: str) -> Iterator[Place]:
-    """Places of messages with one event, of an agency."""
-    mark = f'"{agency}"'.encode()
-    for record in records:
-        if mark in (record.value or b""):
-            yield record.topic_id, record.partition, record.offset, 0
-
-
-_SOME: Final = ("before_dead_letters", "before_ledger", "before_minutes", "before_receipts", "after_receipts")
-
 SCENARIOS = (
-    Scenario("committed offsets reset backward", offsets_reset_backward, _SOME),
-    Scenario("committed offsets reset forward", offsets_reset_forward, CRASH_POINTS, quick=("before_receipts",)),
-    Scenario("topic deleted and made again", topic_made_again, _SOME),
-    Scenario("retention outruns stopped workers", retention_outruns, _SOME, quick=("before_minutes",)),
-    Scenario("catalogue changed before the replay", catalogue_changed, CRASH_POINTS, quick=("before_minutes",)),
-    Scenario("segments that cross an hour", crosses_an_hour, CRASH_POINTS, quick=("before_ledger",)),
-    Scenario("transactional producers", transactions, CRASH_POINTS, quick=("before_receipts",)),
-    Scenario("partitions added while running", partitions_added, _SOME),
+    Scenario("committed offsets reset backward", offsets_reset_backward, FIVE_POINTS),
+    Scenario("committed offsets reset forward", offsets_reset_forward, CRASH_POINTS),
+    Scenario("topic deleted and made again", topic_made_again, FIVE_POINTS),
+    Scenario("retention outruns stopped workers", retention_outruns, FIVE_POINTS, quick=("before_minutes",)),
+    Scenario("segments that cross an hour", crosses_an_hour, CRASH_POINTS),
+    Scenario("transactional producers", transactions, CRASH_POINTS),
+    Scenario("partitions added while running", partitions_added, FIVE_POINTS),
     Scenario("partitions added, and nothing else happens", partitions_added_quietly),
 )

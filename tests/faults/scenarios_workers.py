@@ -101,8 +101,8 @@ def racing_owners(row: Row) -> None:
 
 
 SCENARIOS = (
-    Scenario("worker killed (SIGKILL)", killed, CRASH_POINTS, quick=("before_minutes", "after_receipts")),
-    Scenario("worker terminated (SIGTERM)", terminated, CRASH_POINTS, quick=("before_coordinates",)),
+    Scenario("worker killed (SIGKILL)", killed, CRASH_POINTS, quick=("before_minutes",)),
+    Scenario("worker terminated (SIGTERM)", terminated, CRASH_POINTS),
     # Faust gives no more than a third, rounded up, to each: of four partitions the third worker would have none.
     Scenario(
         "a third worker joins and leaves",
@@ -110,9 +110,7 @@ SCENARIOS = (
         CRASH_POINTS,
         settings={"kafka__partitions": 6},
     ),
-    Scenario(
-        "worker stalled (SIGSTOP), then a zombie", stalled, CRASH_POINTS, quick=("before_ledger", "before_receipts")
-    ),
+    Scenario("worker stalled (SIGSTOP), then a zombie", stalled, CRASH_POINTS, quick=("before_receipts",)),
     Scenario("two owners of each partition", two_owners, CRASH_POINTS, quick=("before_minutes",)),
     Scenario("three owners race and die", racing_owners, ("before_ledger", "before_minutes", "before_receipts")),
 )

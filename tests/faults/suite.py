@@ -15,7 +15,14 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tests.faults import scenarios_log, scenarios_machine, scenarios_servers, scenarios_workers
+from tests.faults import (
+    scenarios_catalogue,
+    scenarios_clickhouse,
+    scenarios_kafka,
+    scenarios_log,
+    scenarios_machine,
+    scenarios_workers,
+)
 from tests.faults.load import Load
 from tests.faults.proxy import Proxy
 from tests.faults.run import FaultRun, scaled_settings
@@ -26,8 +33,10 @@ from tests.support.ports import free_port
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     *scenarios_workers.SCENARIOS,
-    *scenarios_servers.SCENARIOS,
+    *scenarios_kafka.SCENARIOS,
+    *scenarios_clickhouse.SCENARIOS,
     *scenarios_log.SCENARIOS,
+    *scenarios_catalogue.SCENARIOS,
     *scenarios_machine.SCENARIOS,
 )
 _LOG_CHARACTERS: Final = 3_000

@@ -1,4 +1,4 @@
-"""Rows of the fault suite with fewer events, one or two of each kind; ``make faults`` runs all of them in full."""
+"""Some rows of the fault suite, with fewer events; ``make faults`` runs all of them in full."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -8,7 +8,7 @@ import pytest
 from tests.faults.memory import Life, resident_mb
 from tests.faults.plans import CRASH_POINTS
 from tests.faults.scenario import Scenario
-from tests.faults.soak import sequence
+from tests.faults.soak_faults import sequence
 from tests.faults.suite import SCENARIOS, Servers, rows, run_row, servers
 from tests.support import ServerUnavailable
 from tests.support.skipping import skip_or_fail

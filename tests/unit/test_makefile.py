@@ -76,3 +76,11 @@ def test_an_old_interpreter_is_refused(tmp_path: Path) -> None:
     missing = make("demo", "PYTHON=no-such-python", directory=tmp_path)
     assert missing.returncode != 0
     assert "no-such-python is not installed" in missing.stderr
+
+
+def test_minutes_and_seed_reach_the_soak_and_arguments_the_faults() -> None:
+    planned = make("--dry-run", "soak", "MINUTES=2", "SEED=7", "ARGS=--rate 10").stdout.splitlines()
+    soak = ".venv/bin/python -m tests.faults.soak --minutes 2 --seed 7 --rate 10"
+    assert " ".join(planned[-1].split()) == soak
+    planned = make("--dry-run", "faults", "ARGS=--seed 7 --only zombie").stdout.splitlines()
+    assert planned[-1] == ".venv/bin/python -m tests.faults --seed 7 --only zombie"

@@ -1,79 +1,27 @@
-"""Servers and networks that fail: Kafka and ClickHouse killed, refusing, slow, read-only, full, cut off, frozen."""
+"""ClickHouse killed, refusing, frozen, slow, read-only, out of parts; inserts that come late or without an answer."""
 
 import signal
-import time
-from collections.abc import Callable
 from typing import Any, Final
 
-from tests.faults.plans import CRASH_POINTS, Plan
-from tests.faults.run import SESSION_SECONDS, Worker
+from tests.faults.plans import CRASH_POINTS, FIVE_POINTS, WRITES, Plan
 from tests.faults.scenario import Row, Scenario
 from tests.support.waiting import wait_until
 
-# Long enough that retries and time-outs happen, while the worker holds results.
-_OUTAGE_SECONDS: Final = 6.0
 _TABLES: Final = ("ledger", "coordinates", "minutes", "receipts")
-
-
-def _outage(seconds: float = _OUTAGE_SECONDS) -> None:
-    """Let a fault last; its length is what the scenario is about."""
-    time.sleep(seconds)
-
-
-def _at_the_point(row: Row, fault: Callable[[], None], end: Callable[[], None], worker: Worker) -> None:
-    """Let the fault begin while the worker holds at the row's crash point, go on with it, and end the fault later."""
-    row.send(0.4)
-    worker.wait_reached()
-    fault()
-    worker.release()
-    row.send(0.3)
-    _outage()
-    end()
-    row.fault_ended()
-    row.send(0.3)
 
 
 def clickhouse_killed(row: Row) -> None:
     """SIGKILL to ClickHouse at a crash point of a worker, away for a while, started again."""
     with row.without_keeper():
         worker = row.begin(row.plan("hold"))
-        _at_the_point(row, row.clickhouse.kill, row.clickhouse.start, worker)
+        row.at_the_point(row.clickhouse.kill, row.clickhouse.start, worker)
         row.wait_durable()
-
-
-def broker_killed(row: Row) -> None:
-    """SIGKILL to the broker at a crash point; producers keep what is not acknowledged and send it later."""
-    worker = row.begin(row.plan("hold"))
-    row.send(0.4)
-    worker.wait_reached()
-    row.kafka.kill()
-    worker.release()
-    _outage()
-    row.kafka.start()
-    row.fault_ended()
-    row.send(0.6)
-
-
-def broker_restarted_while_sending(row: Row) -> None:
-    """The broker is killed in the middle of a stream of messages: the idempotent producer sends again what it must."""
-    row.begin()
-    row.send(0.3)
-    producer = row.load.producer()
-    try:
-        row.load.send_with(producer, round(row.events * 0.2))
-        row.kafka.kill()
-        row.kafka.start()
-        row.load.send_with(producer, round(row.events * 0.5))
-        producer.flush(timeout=120)
-    finally:
-        producer.close()
-    row.fault_ended()
 
 
 def clickhouse_refuses(row: Row) -> None:
     """The door to ClickHouse is closed."""
     worker = row.begin(row.plan("hold"), **_through_proxy(row))
-    _at_the_point(row, row.clickhouse_proxy.refuse, row.clickhouse_proxy.heal, worker)
+    row.at_the_point(row.clickhouse_proxy.refuse, row.clickhouse_proxy.heal, worker)
 
 
 def clickhouse_name_unknown(row: Row) -> None:
@@ -88,7 +36,7 @@ def clickhouse_name_unknown(row: Row) -> None:
         name.unlink()
         row.clickhouse_proxy.cut()
 
-    _at_the_point(row, unknown, name.touch, worker)
+    row.at_the_point(unknown, name.touch, worker)
 
 
 def clickhouse_cut(row: Row) -> None:
@@ -108,7 +56,7 @@ def clickhouse_frozen(row: Row) -> None:
     def freeze() -> None:
         row.clickhouse_proxy.freeze()
 
-    _at_the_point(row, freeze, row.clickhouse_proxy.heal, worker)
+    row.at_the_point(freeze, row.clickhouse_proxy.heal, worker)
 
 
 def clickhouse_slow(row: Row) -> None:
@@ -120,7 +68,7 @@ def clickhouse_slow(row: Row) -> None:
     victim.wait_reached(seconds=200)
     victim.wait_ended()
     row.send(0.5)
-    _outage()
+    row.outage()
     row.clickhouse_proxy.heal()
     row.fault_ended()
 
@@ -170,7 +118,7 @@ def clickhouse_read_only(row: Row) -> None:
     def writable() -> None:
         row.execute(f"ALTER TABLE {table} RESET SETTING table_readonly")
 
-    _at_the_point(row, read_only, writable, worker)
+    row.at_the_point(read_only, writable, worker)
 
 
 def out_of_parts(row: Row) -> None:
@@ -186,59 +134,11 @@ def out_of_parts(row: Row) -> None:
         row.execute(f"ALTER TABLE {table} RESET SETTING parts_to_throw_insert, parts_to_delay_insert")
         row.execute(f"SYSTEM START MERGES {table}")
 
-    _at_the_point(row, stop_merges, go_on, worker)
-
-
-def kafka_cut(row: Row) -> None:
-    """The workers' connections to the broker are cut again and again."""
-    proxied: dict[str, Any] = {"kafka__bootstrap": row.kafka.proxied_bootstrap}
-    row.begin(row.plan("nothing"), **proxied)
-    row.run.start(**proxied)
-    for _ in range(6):
-        row.send(1 / 6)
-        row.kafka_proxy.cut()
-    row.fault_ended()
-
-
-def kafka_frozen(row: Row) -> None:
-    """No byte between worker and broker for longer than the session time-out, with a batch in hand; another worker,
-    which is not cut off, takes over meanwhile."""
-    worker = row.begin(row.plan("hold"), kafka__bootstrap=row.kafka.proxied_bootstrap)
-    row.send(0.4)
-    worker.wait_reached()
-    row.kafka_proxy.freeze()
-    heir = row.run.start()
-    worker.release()
-    row.wait_assigned(heir, partitions=4)
-    row.send(0.4)
-    _outage(SESSION_SECONDS)
-    row.kafka_proxy.heal()
-    row.fault_ended()
-    row.send(0.2)
-
-
-def kafka_refuses(row: Row) -> None:
-    """The worker cannot reach the broker at all for a while."""
-    worker = row.begin(row.plan("hold"), kafka__bootstrap=row.kafka.proxied_bootstrap)
-    _at_the_point(row, row.kafka_proxy.refuse, row.kafka_proxy.heal, worker)
-
-
-def dead_letters_unavailable(row: Row) -> None:
-    """The dead-letter topic is gone for a while: nothing that would need a letter becomes durable."""
-    worker = row.begin(row.plan("hold"))
-    topic = row.run.settings.kafka.rejected_topic
-
-    def too_few_replicas() -> None:
-        row.set_topic(topic, {"min.insync.replicas": "2"})
-
-    def enough() -> None:
-        row.set_topic(topic, {"min.insync.replicas": "1"})
-
-    _at_the_point(row, too_few_replicas, enough, worker)
+    row.at_the_point(stop_merges, go_on, worker)
 
 
 def sink_fails(row: Row) -> None:
-    """The sink fails ten times in a row at the crash point, and the worker is killed at the next flush."""
+    """The sink fails ten times in a row at the crash point, while another worker joins."""
     row.begin(Plan(point=row.point, nth=row.rng.randint(1, 3), action="fail", times=10))
     row.send(0.5)
     row.run.start()
@@ -257,25 +157,16 @@ def _through_proxy(row: Row) -> dict[str, Any]:
     return {"clickhouse__url": url.replace(f":{row.clickhouse.native_port}/", f":{row.clickhouse_proxy.port}/")}
 
 
-_FIVE: Final = ("before_dead_letters", "before_ledger", "before_minutes", "before_receipts", "after_receipts")
-_WRITES: Final = ("before_ledger", "before_coordinates", "before_minutes", "before_receipts")
-
 SCENARIOS = (
     Scenario("ClickHouse killed and restarted", clickhouse_killed, CRASH_POINTS, keep=False, quick=("before_minutes",)),
-    Scenario("broker killed and restarted", broker_killed, CRASH_POINTS),
-    Scenario("broker killed while producers send", broker_restarted_while_sending),
     Scenario("ClickHouse refuses connections", clickhouse_refuses, CRASH_POINTS),
-    Scenario("ClickHouse's name cannot be resolved", clickhouse_name_unknown, ("before_openings", *_WRITES)),
-    Scenario("ClickHouse cut off again and again", clickhouse_cut, quick=("",)),
-    Scenario("ClickHouse frozen beyond the time-out", clickhouse_frozen, ("before_openings", *_WRITES)),
-    Scenario("ClickHouse slow, and a worker killed", clickhouse_slow, _FIVE),
-    Scenario("ClickHouse: the answer to an insert lost", answer_lost, _WRITES, quick=("before_minutes",)),
-    Scenario("an insert comes when its worker is long dead", insert_comes_late, _WRITES, quick=("before_receipts",)),
-    Scenario("ClickHouse table read-only", clickhouse_read_only, _WRITES),
-    Scenario("ClickHouse out of parts", out_of_parts, _WRITES),
-    Scenario("Kafka cut off again and again", kafka_cut),
-    Scenario("Kafka frozen beyond the session time-out", kafka_frozen, CRASH_POINTS),
-    Scenario("Kafka refuses connections", kafka_refuses, _FIVE),
-    Scenario("dead-letter topic unavailable", dead_letters_unavailable, CRASH_POINTS, quick=("before_dead_letters",)),
+    Scenario("ClickHouse's name cannot be resolved", clickhouse_name_unknown, ("before_openings", *WRITES)),
+    Scenario("ClickHouse cut off again and again", clickhouse_cut),
+    Scenario("ClickHouse frozen beyond the time-out", clickhouse_frozen, ("before_openings", *WRITES)),
+    Scenario("ClickHouse slow, and a worker killed", clickhouse_slow, FIVE_POINTS),
+    Scenario("ClickHouse: the answer to an insert lost", answer_lost, WRITES, quick=("before_minutes",)),
+    Scenario("an insert comes when its worker is long dead", insert_comes_late, WRITES, quick=("before_receipts",)),
+    Scenario("ClickHouse table read-only", clickhouse_read_only, WRITES),
+    Scenario("ClickHouse out of parts", out_of_parts, WRITES),
     Scenario("sink fails again and again", sink_fails, CRASH_POINTS),
 )

@@ -211,20 +211,20 @@ class TestPeriods:
     def test_a_group_that_is_no_longer_there_is_left_out(self, store: ClickHouseSettings) -> None:
         first, second = use(1, START, "web"), use(1, START, "mobile")
         log, other = Log(), Log(OTHER_LOG)
-        log.add([use(2, START)])
+        log.add([use(2, START, "kiosk")])
         log.add([first])
         other.add([second])
         with migrated(store) as client:
             write(client, folded(log))
             reconcile(client, CLOSED)
-            assert_totals(client, [use(2, START), first])
+            assert_totals(client, [use(2, START, "kiosk"), first])
             write(client, folded(other))
             reconcile(client, CLOSED)
             # The copy at offset 0 of the other partition is the earlier one.
-            assert_totals(client, [use(2, START), second])
+            assert_totals(client, [use(2, START, "kiosk"), second])
             assert rows(client, "SELECT channel, sum(uses) FROM hourly GROUP BY channel ORDER BY channel") == [
+                ("kiosk", 1),
                 ("mobile", 1),
-                ("web", 1),
             ]
 
     def test_neighbours_are_recomputed_together_unless_one_is_open(self) -> None:

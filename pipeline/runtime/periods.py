@@ -22,8 +22,10 @@ from sinks.prometheus import Metrics
 
 logger = logging.getLogger(__name__)
 
-# The keeper rests at least so many times as long as it worked, so that it takes a fifth of one core at most.
+# The keeper rests at least so many times as long as it worked, so that it asks ClickHouse a fifth of the time at most.
 _REST: Final = 4
+# A round goes on after so many failures less one: a period that cannot be computed must not keep the others waiting.
+_FAILURES: Final = 3
 # What every sweep looks at, before one older month.
 _RECENT_SECONDS: Final = 2 * 86_400
 # At the stop of a worker, what is marked is recomputed as far as that goes.
@@ -123,17 +125,20 @@ class PeriodKeeper:
             [(kind, *run) for run in reversed(list(runs(kind, self._marks.of(kind), now, grace)))]
             for kind in self._kinds
         ]
+        errors: list[StoreError] = []
         # An hour and a day by turns: an import of old events must not keep today waiting.
         for kind, source, first, last in (one for both in zip_longest(*todo) for one in both if one is not None):
-            if self._stopping.is_set() or time.monotonic() > deadline:
-                return
+            if self._stopping.is_set() or time.monotonic() > deadline or len(errors) == _FAILURES:
+                break
             # Before the statement: what is written while it runs is marked again.
             self._marks.discard(kind, first, last)
             try:
                 refresh(self._store(), kind, source, first, last)
-            except StoreError:
+            except StoreError as error:
                 self._marks.add(kind, range(first, last + 1, kind.step))
-                raise
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _close_ended(self) -> None:
         """Mark the periods that have ended since the last call."""

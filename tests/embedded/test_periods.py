@@ -12,6 +12,7 @@ from pipeline.runtime.periods import Marks, PeriodKeeper, kinds_of
 from pipeline.settings import ClickHouseSettings, PeriodsSettings, Settings
 from sinks.clickhouse.client import Client
 from sinks.clickhouse.period_sql import HOURS, Kind, Source
+from sinks.clickhouse.periods import refresh
 from sinks.prometheus import Metrics
 from tests.support.sink_suite.data import START, Log, folded, migrated, write
 from tests.support.sink_suite.periods import assert_totals, repeated, rows, use
@@ -126,6 +127,32 @@ def test_marks_outlast_a_clickhouse_that_is_away(kept: Kept, monkeypatch: pytest
     assert len(kept.marks) == 2
     assert (kept.value("xidmet_periods_marked"), kept.value("xidmet_periods_failures_total")) == (2, 2)
     assert rows(kept.client, "SELECT count() FROM hours") == [(0,)]
+    kept.keeper.step()
+    assert_totals(kept.client, log.accepted)
+
+
+def test_a_period_that_cannot_be_computed_does_not_keep_the_others_waiting(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    log.add([use(1, START - timedelta(days=1)), use(2, START)])
+    kept.keeper.step()
+    for flush in folded(log):
+        write(kept.client, [flush])
+        kept.marks.written(flush)
+    bad = HOURS.number(START.timestamp())
+
+    def refuse_one(client: Client, kind: Kind, source: Source, first: int, last: int) -> None:
+        if kind is HOURS and first == bad:
+            raise StoreError("ClickHouse refuses: memory limit exceeded")
+        refresh(client, kind, source, first, last)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(periods, "refresh", refuse_one)
+        kept.keeper.step()
+    assert kept.marks.of(HOURS) == {bad}
+    assert rows(kept.client, "SELECT sum(uses) FROM hourly UNION ALL SELECT sum(uses) FROM daily") == [(1,), (2,)]
+    assert kept.value("xidmet_periods_failures_total") == 1
     kept.keeper.step()
     assert_totals(kept.client, log.accepted)
 

@@ -12,6 +12,7 @@ from pipeline.runtime.periods import Marks, PeriodKeeper, kinds_of
 from pipeline.settings import ClickHouseSettings, PeriodsSettings, Settings
 from sinks.clickhouse.client import Client
 from sinks.clickhouse.period_sql import HOURS, Kind, Source
+from sinks.clickhouse.periods import refresh
 from sinks.prometheus import Metrics
 from tests.support.sink_suite.data import START, Log, folded, migrated, write
 from tests.support.sink_suite.periods import assert_totals, repeated, rows, use
@@ -130,6 +131,32 @@ def test_marks_outlast_a_clickhouse_that_is_away(kept: Kept, monkeypatch: pytest
     assert_totals(kept.client, log.accepted)
 
 
+def test_a_period_that_cannot_be_computed_does_not_keep_the_others_waiting(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    log.add([use(1, START - timedelta(days=1)), use(2, START)])
+    kept.keeper.step()
+    for flush in folded(log):
+        write(kept.client, [flush])
+        kept.marks.written(flush)
+    bad = HOURS.number(START.timestamp())
+
+    def refuse_one(client: Client, kind: Kind, source: Source, first: int, last: int) -> None:
+        if kind is HOURS and first == bad:
+            raise StoreError("ClickHouse refuses: memory limit exceeded")
+        refresh(client, kind, source, first, last)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(periods, "refresh", refuse_one)
+        kept.keeper.step()
+    assert kept.marks.of(HOURS) == {bad}
+    assert rows(kept.client, "SELECT sum(uses) FROM hourly UNION ALL SELECT sum(uses) FROM daily") == [(1,), (2,)]
+    assert kept.value("xidmet_periods_failures_total") == 1
+    kept.keeper.step()
+    assert_totals(kept.client, log.accepted)
+
+
 def test_an_hour_that_ends_while_clickhouse_is_away_is_closed_later(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,11 +235,53 @@ def test_a_keeper_that_is_stopped_leaves_its_marks_and_recomputes_them_at_its_cl
     assert_totals(kept.client, log.accepted)
 
 
+class Stopwatch:
+    """What the keeper takes for its monotonic clock; each statement takes two seconds."""
+
+    def __init__(self, kept: Kept, patch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.done: list[tuple[str, int, int]] = []
+        kept.keeper._next_sweep = 1e9
+        patch.setattr(periods.time, "monotonic", lambda: self.now)
+        patch.setattr(periods, "refresh", self.refresh)
+
+    def refresh(self, client: Client, kind: Kind, source: Source, first: int, last: int) -> None:
+        self.now += 2
+        self.done.append((kind.table, first, last))
+
+
 def test_a_round_that_took_long_is_followed_by_a_longer_rest(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = iter([0.0, 0.0, 0.0, 3.0, 3.0, 3.0])
-    kept.keeper._next_sweep = 1.0
-    monkeypatch.setattr(periods.time, "monotonic", lambda: next(moments))
-    assert kept.keeper.step() == 12.0
+    kept.marks.add(HOURS, [3_600])
+    with monkeypatch.context() as patch:
+        Stopwatch(kept, patch)
+        assert kept.keeper.step() == 8.0
+
+
+def test_an_import_of_old_events_does_not_keep_today_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(
+        clickhouse=ClickHouseSettings(url=f"chdb:{tmp_path / 'clickhouse'}"), periods=PeriodsSettings(refresh_seconds=9)
+    )
+    with migrated(settings.clickhouse) as client:
+        kept = Kept(settings, client)
+        hours, days = kinds_of(settings)
+        kept.marks.add(hours, range(0, 24 * 40 * 3_600, 3_600))
+        kept.marks.add(days, range(40))
+        with monkeypatch.context() as patch:
+            watch = Stopwatch(kept, patch)
+            now = hours.number(kept.clock.now)
+            for _ in range(2):
+                kept.marks.add(hours, [now])
+                kept.marks.add(days, [days.number(kept.clock.now)])
+                assert kept.keeper.step() == 40.0
+                recent = [("hours", now, now), ("days", days.number(kept.clock.now), days.number(kept.clock.now))]
+                assert watch.done[:2] == recent
+                assert len(watch.done) == 5
+                watch.done.clear()
+        assert len(kept.marks) > 24 * 30
+        for kind in (hours, days):
+            for number in kept.marks.of(kind):
+                kept.marks.discard(kind, number, number)
+        kept.keeper.close()
 
 
 def test_days_of_no_zone_are_refused_before_a_worker_starts() -> None:

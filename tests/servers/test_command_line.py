@@ -8,7 +8,8 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Machine:
     directory: Path
     database: str
     environment: dict[str, str]
+    until: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def run(self, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
         return subprocess.run(
@@ -60,7 +62,9 @@ class Machine:
         return done.stdout.decode()
 
     def emit(self, seed: int, count: int = EVENTS) -> None:
-        lines = self.ok("generate", "--count", str(count), "--seed", str(seed)).encode()
+        # The same moments whenever it is called: by default they end with the current minute.
+        span = ("--from", f"{self.until - timedelta(days=1):%Y-%m-%dT%H:%M}", "--until", f"{self.until:%Y-%m-%dT%H:%M}")
+        lines = self.ok("generate", "--count", str(count), "--seed", str(seed), *span).encode()
         counts = json.loads(self.ok("emit", "--json", "--batch", "50", stdin=lines))
         assert counts == {"events_sent": count, "events_acknowledged": count}
 

@@ -22,7 +22,17 @@ from sinks.clickhouse.audit import audit
 from sinks.clickhouse.client import Client
 from sinks.clickhouse.period_audit import CLOSED_SECONDS, DUE_SECONDS
 from sinks.clickhouse.period_sql import CLOSED_BIT, EPOCH_BIT, HOURS, Kind, Source, bucket_sql, days_of, insert_sql
-from sinks.clickhouse.periods import Change, current_epoch, due, months, raise_epoch, recompute, refresh, runs
+from sinks.clickhouse.periods import (
+    Change,
+    current_epoch,
+    due,
+    months,
+    raise_epoch,
+    recompute,
+    refresh,
+    runs,
+    stored,
+)
 from tests.support.sink_suite.data import (
     CATALOGUE,
     LOG,
@@ -211,20 +221,20 @@ class TestPeriods:
     def test_a_group_that_is_no_longer_there_is_left_out(self, store: ClickHouseSettings) -> None:
         first, second = use(1, START, "web"), use(1, START, "mobile")
         log, other = Log(), Log(OTHER_LOG)
-        log.add([use(2, START)])
+        log.add([use(2, START, "kiosk")])
         log.add([first])
         other.add([second])
         with migrated(store) as client:
             write(client, folded(log))
             reconcile(client, CLOSED)
-            assert_totals(client, [use(2, START), first])
+            assert_totals(client, [use(2, START, "kiosk"), first])
             write(client, folded(other))
             reconcile(client, CLOSED)
             # The copy at offset 0 of the other partition is the earlier one.
-            assert_totals(client, [use(2, START), second])
+            assert_totals(client, [use(2, START, "kiosk"), second])
             assert rows(client, "SELECT channel, sum(uses) FROM hourly GROUP BY channel ORDER BY channel") == [
+                ("kiosk", 1),
                 ("mobile", 1),
-                ("web", 1),
             ]
 
     def test_neighbours_are_recomputed_together_unless_one_is_open(self) -> None:
@@ -491,6 +501,26 @@ class TestConvergence:
             numbers = [number for got in pool.map(run, range(3)) for number in got]
         assert len(set(numbers)) == 12
         assert current_epoch(client) >= max(numbers)
+
+    def test_the_epoch_is_that_of_before_the_statement(self, client: Client) -> None:
+        """Else a statement that has looked up the old tables could get the epoch of the new ones."""
+        log, _ = repeated()
+        write(client, folded(log))
+
+        class Overtaken:
+            """A client whose statements meet an epoch that was raised just before."""
+
+            query, insert, close = client.query, client.insert, client.close
+
+            def execute(self, sql: str) -> None:
+                raise_epoch(client, "while the statement was on its way")
+                client.execute(sql)
+
+        hour = HOURS.number(START.timestamp())
+        refresh(Overtaken(), HOURS, "ledger", hour, hour)
+        assert [one.epoch for one in stored(client, HOURS, hour, hour).values()] == [0]
+        refresh(client, HOURS, "ledger", hour, hour)
+        assert [one.epoch for one in stored(client, HOURS, hour, hour).values()] == [1]
 
 
 class TestReconcile:

@@ -131,6 +131,22 @@ class TestRebuild:
             assert rows(client, MINUTES) == before
             assert leftovers(client) == []
 
+    def test_a_shadow_that_lost_rows_is_not_exchanged(self, store: ClickHouseSettings) -> None:
+        settings = settings_of(store)
+        with filled(store) as client:
+            before = rows(client, MINUTES)
+            work = work_on.begin(client, plan_of(client, settings))
+
+            def report(step: str, _: str) -> None:
+                if step == "check":
+                    lost = "ALTER TABLE minutes_rebuild DELETE WHERE segment = 0 AND channel = 'web'"
+                    client.execute(lost + " SETTINGS mutations_sync = 1")
+
+            with pytest.raises(AuditError, match=r"offsets 0 to 40: .* the minutes add up to .* nothing was exchanged"):
+                work_on.run(client, settings, work, report)
+            assert rows(client, MINUTES) == before
+            assert leftovers(client) == []
+
     def test_the_audit_judges_the_shadows(self, store: ClickHouseSettings) -> None:
         with filled(store) as client:
             plan = plan_of(client, settings_of(store))

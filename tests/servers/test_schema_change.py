@@ -1,5 +1,6 @@
 """A schema that is changed under running workers."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pipeline.emitter import Emitter
 from sinks.clickhouse.client import Column, connect
 from tests.support import ClickHouseServer, KafkaServer
 from tests.support.keeping import kept_alive
-from tests.support.pipeline_run import PipelineRun, events
+from tests.support.pipeline_run import ROOT, PipelineRun, events
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
@@ -53,3 +54,20 @@ def test_an_older_worker_goes_on_with_what_it_has_and_takes_nothing_new(
     report = pipeline.audit()
     assert report.findings == []
     assert report.events == 4_000
+
+
+def test_the_settings_for_power_cuts_can_be_made_and_workers_go_on(pipeline: PipelineRun) -> None:
+    """The statements of docs/guarantees.md."""
+    (block,) = re.findall(r"^```sql\n(.*?)^```$", (ROOT / "docs" / "guarantees.md").read_text("utf-8"), re.M | re.S)
+    client = connect(pipeline.settings.clickhouse)
+    for statement in block.strip().split("\n"):
+        client.execute(statement.removesuffix(";"))
+    client.close()
+    (found,) = pipeline.query(
+        "SELECT groupArraySorted(9)(name) FROM system.tables WHERE database = currentDatabase()"
+        " AND create_table_query LIKE '%fsync_after_insert = 1, fsync_part_directory = 1%'"
+    )
+    assert found == (["coordinates", "ledger", "minutes", "receipts"],)
+    pipeline.start_worker()
+    emit(pipeline, 500, seed=1)
+    pipeline.assert_equal_to_log()

@@ -182,6 +182,22 @@ def test_every_finding_is_described_and_no_other() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == codes
 
 
+def test_the_guarantees_name_tests_and_rows_that_exist() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
+    promises = [line for line in text.partition("## Why it holds")[0].splitlines() if line.startswith("| ")][2:]
+    assert len(promises) > 25
+    for promise in promises:
+        words, shown_by = promise.strip("| ").split(" | ") if not promise.startswith("| **") else ("", "")
+        assert not words or "`" in shown_by, f"nothing shows: {words}"
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text):
+        content = (ROOT / file).read_text("utf-8")
+        assert not name or re.search(rf"^ *(?:async )?def {name}\(", content, re.MULTILINE), f"{file} has no {name}"
+    scenarios = "".join(path.read_text("utf-8") for path in (ROOT / "tests" / "faults").glob("scenarios_*.py"))
+    for names in re.findall(r"\brows? (`[^`]+`(?:, `[^`]+`)*)", text):
+        for name in re.findall(r"`([^`]+)`", names):
+            assert f'"{name}"' in scenarios, f"make faults has no row {name}"
+
+
 def test_every_decision_is_listed() -> None:
     folder = ROOT / "docs" / "decisions"
     records = sorted(path.name for path in folder.glob("[0-9]*.md"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.faults.suite import Outcome, rows, run_row, servers
+from tests.faults.suite import Outcome, quiet_clients, rows, run_row, servers
 
 _HEAD = f"{'fault':<44} {'crash point':<20} {'events':>8} {'lost':>5} {'duplicated':>10} {'recover, s':>10}"
 
@@ -30,6 +30,7 @@ def main() -> int:
         chosen = list({scenario.fault: (scenario, point) for scenario, point in chosen}.values())
     print(f"seed {seed}, {options.events} events a row, {len(chosen)} rows", flush=True)
     outcomes: list[Outcome] = []
+    quiet_clients()
     with servers() as on:
         print(_HEAD, flush=True)
         for scenario, point in chosen:

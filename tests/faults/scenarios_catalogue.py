@@ -40,7 +40,14 @@ def catalogue_changed(row: Row) -> None:
 
 def different_rules(row: Row) -> None:
     """Two workers in groups of their own, with different catalogues and lengths of segments, fold everything at once;
-    the older one holds a batch at the crash point while the other goes on, and each is killed and replaced once."""
+    the older one holds a batch at the crash point while the other goes on, and each is killed and replaced once.
+
+    Each partition was begun before: that two open its first segment under different rules at once is not kept apart."""
+    first = row.begin()
+    row.send(0.1)
+    row.wait_durable()
+    first.signal(signal.SIGTERM)
+    first.wait_ended()
     group = row.run.settings.kafka.group
     new = row.run.directory / "catalogue.json"
     known = _with_agency(new)
@@ -61,7 +68,6 @@ def different_rules(row: Row) -> None:
     other.wait_ended()
     row.begin(kafka__group=f"{group}-other", **rules)
     _send_of_new_agency(row, 100)
-    row.send(0.1)
     old.signal(signal.SIGKILL)
     old.wait_ended()
     row.begin()

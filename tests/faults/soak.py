@@ -21,7 +21,7 @@ from tests.faults.memory import Life, watched
 from tests.faults.run import SESSION_SECONDS
 from tests.faults.scenario import Row
 from tests.faults.soak_faults import Fault, Stage, sequence
-from tests.faults.suite import Servers, log_tails, playground, servers
+from tests.faults.suite import Servers, log_tails, playground, quiet_clients, servers
 
 BOUND_MB: Final = 400.0
 """What a worker may take, resident; a worker under the load of this soak stays well below (docs/testing.md)."""
@@ -154,6 +154,7 @@ def main() -> int:
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     print(f"seed {seed}, {options.minutes:g} minutes, {options.rate:g} events a second", flush=True)
+    quiet_clients()
     with servers() as on:
         done = soak(on, seed, options.minutes, options.rate, options.bound)
     options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """All scenarios, and the running of their rows on one Kafka and one ClickHouse."""
 
+import logging
 import random
 import shutil
 import tempfile
@@ -94,6 +95,12 @@ def servers() -> Iterator[Servers]:
             stack.enter_context(Proxy(kafka.proxy_port, kafka.proxied_port)),
             stack.enter_context(Proxy(free_port(), clickhouse.native_port)),
         )
+
+
+def quiet_clients() -> None:
+    """The clients of this process log each attempt to reach a server that is away on purpose."""
+    for name in ("clickhouse_driver", "kafka"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def rows(only: str = "") -> list[tuple[Scenario, str]]:

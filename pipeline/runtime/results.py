@@ -15,7 +15,7 @@ from sinks.clickhouse.catalogues import store_catalogue, stored_catalogue
 from sinks.clickhouse.client import Client, connect
 from sinks.clickhouse.positions import resume
 from sinks.clickhouse.recent import recent_receipts
-from sinks.clickhouse.rules import store_rules, stored_rules
+from sinks.clickhouse.rules import first_rules, store_rules, stored_rules
 from sinks.clickhouse.schema import require_schema
 from sinks.clickhouse.writer import write_openings, write_results
 from sinks.dead_letters import DeadLetters, parts
@@ -53,6 +53,10 @@ class Results:
             tp: resume(self._client, LogPartition(tp.topic, ids[tp.topic], tp.partition), log_start, next_rules)
             for tp, log_start in log_starts.items()
         }
+        begun = first_rules(
+            self._client, [point.log for point in points.values() if point.in_force is None], next_rules
+        )
+        points = {tp: replace(point, inherited=begun.get(point.log, point.inherited)) for tp, point in points.items()}
         window = self._settings.rejected.window_events
         return {
             tp: replace(point, recent=recent_receipts(self._client, point.log, next_rules, window))

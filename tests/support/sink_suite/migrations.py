@@ -23,7 +23,7 @@ VIEWS = {
     "hours": "hourly",
     "days": "daily",
 }
-INTERNAL = {"coordinates", "migrations", "rules", "epochs", "rebuilds", "rebuild_segments"}
+INTERNAL = {"coordinates", "migrations", "rules", "beginnings", "epochs", "rebuilds", "rebuild_segments"}
 
 
 class VersionBefore:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from pipeline.errors import AuditError, StoreError
+from pipeline.fold.flush import Flush
 from pipeline.fold.rules import DIMENSIONS
 from pipeline.runtime import rebuild as work_on
 from pipeline.settings import ClickHouseSettings, FoldSettings, Settings
@@ -18,6 +19,7 @@ from sinks.clickhouse.client import Client
 from sinks.clickhouse.rebuild_check import new_findings
 from sinks.clickhouse.rebuild_plan import Plan
 from sinks.clickhouse.rebuild_state import Work, this_process, unfinished
+from sinks.clickhouse.writer import write_openings, write_results, write_rows
 from tests.support.sink_suite.data import START, folded, migrated, mixed_log, rows, synthetic, write
 
 PERIOD = (START - timedelta(days=1), START + timedelta(days=1))
@@ -118,6 +120,28 @@ class TestRebuild:
                     write(client, flushes[len(flushes) // 2 :])
 
             work_on.run(client, settings, work, report)
+            assert rows(client, MINUTES) == whole
+            assert audit(client).findings == []
+
+    def test_what_was_on_its_way_into_the_old_table_is_taken_over(self, store: ClickHouseSettings) -> None:
+        """An insert that found the table before the exchange, and writes to it after."""
+        settings = settings_of(store)
+        *early, late = folded(mixed_log(synthetic(600)))
+        with migrated(store) as client:
+            write(client, [*early, late])
+            whole = rows(client, MINUTES)
+            for table in ("minutes", "ledger", "coordinates", "receipts"):
+                client.execute(f"TRUNCATE TABLE {table}")
+            write(client, early)
+            work = work_on.begin(client, plan_of(client, settings))
+
+            def report(step: str, _: str) -> None:
+                if step == "catch up":
+                    write_openings(client, late)
+                    write_rows(client, Flush(minutes=late.minutes), shadow.SUFFIX)
+
+            work_on.run(client, settings, work, report)
+            write_results(client, Flush(ledger=late.ledger, receipts=late.receipts))
             assert rows(client, MINUTES) == whole
             assert audit(client).findings == []
 

@@ -1,18 +1,23 @@
 """Where a partition goes on, and what the fold then remembers."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from msgspec import structs
 
 from pipeline.fold.records import LogPartition
+from pipeline.fold.rules import Rules
 from pipeline.settings import ClickHouseSettings
 from sinks.clickhouse.audit import audit
 from sinks.clickhouse.positions import resume
+from sinks.clickhouse.rules import first_rules
 from sinks.clickhouse.writer import write_openings
 from tests.support.sink_suite.data import (
     LOG,
     OTHER_LOG,
     RULES,
     Log,
+    connected,
     folded,
     migrated,
     mixed_log,
@@ -169,3 +174,28 @@ class TestPositions:
             write(client, folded(first, 13))
             write(client, folded(log, 19, new_fold(LOG, point=resume(client, LOG, 0, RULES))))
             assert_views_say(client, log)
+
+    def test_whoever_came_first_decides_the_rules_of_the_first_segment(self, store: ClickHouseSettings) -> None:
+        others = structs.replace(RULES, segment_records=90)
+        with migrated(store) as client:
+            assert first_rules(client, [LOG], RULES) == {LOG: RULES}
+            assert first_rules(client, [LOG, OTHER_LOG], others) == {LOG: RULES, OTHER_LOG: others}
+            # A row that was long on its way: it was written before, so it holds; one that was written later does not.
+            for shift, rules in ((-60, others), (60, structs.replace(RULES, segment_records=70))):
+                client.execute(
+                    "INSERT INTO beginnings (topic_id, partition, rules, at)"
+                    f" SELECT topic_id, partition, '{rules.to_json()}', at + INTERVAL {shift} SECOND FROM beginnings"
+                    f" WHERE partition = {LOG.partition} ORDER BY at LIMIT 1"
+                )
+            assert first_rules(client, [LOG, OTHER_LOG], RULES) == {LOG: others, OTHER_LOG: others}
+            assert first_rules(client, [], RULES) == {}
+
+    def test_workers_that_come_at_once_agree_on_the_first_segment(self, store: ClickHouseSettings) -> None:
+        wanted = [structs.replace(RULES, segment_records=number) for number in range(100, 104)]
+
+        def ask(rules: Rules) -> Rules:
+            with connected(store) as client:
+                return first_rules(client, [LOG], rules)[LOG]
+
+        with migrated(store), ThreadPoolExecutor(len(wanted)) as threads:
+            assert len(set(threads.map(ask, wanted))) == 1

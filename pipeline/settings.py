@@ -168,6 +168,16 @@ def load_settings(
     return msgspec.convert(tree, Settings)
 
 
+def as_flags(settings: Settings) -> list[str]:
+    """``section.key=value`` of every setting, for another process; :func:`load_settings` reads them back."""
+    tree: dict[str, dict[str, Any]] = msgspec.to_builtins(settings)
+    return [
+        f"{section}.{key}={','.join(value) if isinstance(value, list | tuple) else value}"
+        for section, values in tree.items()
+        for key, value in values.items()
+    ]
+
+
 def redacted(settings: Settings) -> dict[str, dict[str, Any]]:
     """The tree as plain data, without passwords, for printing and logging."""
     tree: dict[str, dict[str, Any]] = msgspec.to_builtins(settings)

@@ -31,7 +31,7 @@ from pipeline.generator import Generator
 from pipeline.generator.spoiled import spoiled
 from pipeline.runtime.broker import EmbeddedBroker
 from pipeline.runtime.endpoint import WorkerClient, find_endpoint
-from pipeline.settings import Settings
+from pipeline.settings import Settings, as_flags
 from sinks.clickhouse.audit import audit
 from sinks.clickhouse.client import Client
 
@@ -202,17 +202,16 @@ class Demo:
 
     def _start_worker(self) -> None:
         port = _free_port(self._settings.web.port)
-        tree = msgspec.to_builtins(self._settings)
-        flags = {f"{section}.{key}": value for section, values in tree.items() for key, value in values.items()}
-        flags |= {
-            "kafka.bootstrap": self.bootstrap,
-            "kafka.session_timeout_seconds": _SESSION_SECONDS,
-            "clickhouse.url": f"chdb:{self._store_directory}",
-            "web.port": port,
-        }
+        flags = [
+            *as_flags(self._settings),
+            f"kafka.bootstrap={self.bootstrap}",
+            f"kafka.session_timeout_seconds={_SESSION_SECONDS}",
+            f"clickhouse.url=chdb:{self._store_directory}",
+            f"web.port={port}",
+        ]
         command = [sys.executable, "-m", "pipeline.cli"]
-        for name, value in flags.items():
-            command += ["--set", f"{name}={value}"]
+        for flag in flags:
+            command += ["--set", flag]
         with self.worker_log.open("wb") as log:
             self._worker = subprocess.Popen(
                 [*command, "worker", "--migrate"],

@@ -8,7 +8,16 @@ import msgspec
 import pytest
 
 from pipeline.errors import SettingsError
-from pipeline.settings import Settings, load_settings, redacted, redacted_url
+from pipeline.settings import (
+    Dimension,
+    FoldSettings,
+    LogSettings,
+    Settings,
+    as_flags,
+    load_settings,
+    redacted,
+    redacted_url,
+)
 from sinks.clickhouse.client import parse_url
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -293,3 +302,9 @@ def test_the_document_has_every_setting_with_its_default_and_no_other() -> None:
     assert {name: value.strip('"') for name, value in documented.items()} == {
         name: "[]" if default == () else str(default) for name, default in NAMES.items()
     }
+
+
+@pytest.mark.parametrize("dimensions", [(), ("hosting",), ("hosting", "sign_in")])
+def test_flags_for_another_process_are_read_back(dimensions: tuple[Dimension, ...]) -> None:
+    settings = Settings(fold=FoldSettings(dimensions=dimensions), log=LogSettings(format="text"))
+    assert load_settings(environment={}, flags=as_flags(settings)) == settings

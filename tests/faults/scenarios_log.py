@@ -73,7 +73,8 @@ def retention_outruns(row: Row) -> None:
     with row.kafka.admin() as admin:
         admin.delete_records({TopicPartition(kafka.events_topic, p): offset for p, offset in deleted_to.items()})
     victim = row.run.start(row.plan("kill"))
-    row.send(0.3)
+    # More than what was deleted, so that the row has as many events as others.
+    row.send(0.65)
     victim.wait_reached()
     row.run.start()
     row.fault_ended()
@@ -134,7 +135,7 @@ def transactions(row: Row) -> None:
                 row.fault_ended()
     finally:
         producer.close()
-    row.send(0.3)
+    row.send(0.5)
     kafka = row.run.settings.kafka
     row.expected_events = oracle.count(read_log(kafka.bootstrap, kafka.events_topic)).events
     if row.expected_events >= row.load.sent.events:

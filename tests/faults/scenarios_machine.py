@@ -28,7 +28,8 @@ def poisoned(row: Row) -> None:
     victim = row.begin(row.plan("kill"))
     row.send(0.3)
     kafka = row.run.settings.kafka
-    messages = [message for turn in range(2) for message in poison(f"{kafka.group}-{turn}")]
+    turns = 2 if row.events >= 100_000 else 1
+    messages = [message for turn in range(turns) for message in poison(f"{kafka.group}-{turn}")]
     row.rng.shuffle(messages)
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, max_request_size=LARGEST_BYTES + 1_000_000)
     good = row.load.producer()

@@ -28,9 +28,9 @@ from sinks.clickhouse.popularity import Ranked
 from tests.support.ports import free_port
 
 COMMANDS = ["demo", "worker", "migrate", "doctor", "emit", "generate", "import", "top", "query", "audit"]
-COMMANDS += ["reconcile", "rebuild", "rejected"]
+COMMANDS += ["reconcile", "rebuild", "rejected", "rules"]
 REJECTED = [("rejected", name) for name in ("list", "show", "stats", "replay", "drop")]
-PATHS = [(), *((name,) for name in COMMANDS), ("import", "xroad"), *REJECTED]
+PATHS = [(), *((name,) for name in COMMANDS), ("import", "xroad"), *REJECTED, ("rules", "show"), ("rules", "apply")]
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, XidmetError)]
 
 

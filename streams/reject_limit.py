@@ -113,6 +113,7 @@ class RejectLimit:
             f" rejected.stop_share = {self._settings.stop_share:g}; the reasons: {leading}; the worker stops before it"
             " writes them, and the log keeps them;"
             f" if catalogue version {version} or the settings of fold are at fault,"
-            " mend them (a new catalogue needs a higher version) and start again; if the events are, raise"
-            " rejected.stop_share (1 never stops) to let them become dead letters; see docs/dead-letters.md"
+            " mend them (a new catalogue needs a higher version), let them begin here with xidmet rules apply, and"
+            " start again; if the events are, raise rejected.stop_share (1 never stops) to let them become dead"
+            " letters; see docs/dead-letters.md"
         )

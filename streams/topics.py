@@ -85,6 +85,28 @@ def max_message_bytes(settings: KafkaSettings, topic: str) -> int | None:
     return int(text) if text is not None and str(text).isdigit() else None
 
 
+def group_members(settings: KafkaSettings) -> int:
+    """Number of workers that Kafka counts to the group; one that died counts until its session has timed out.
+
+    Raises:
+        BrokerError: Kafka is away, or does not tell.
+    """
+    with _admin(settings) as admin:
+        try:
+            group = admin.describe_groups([settings.group])[settings.group]
+        except (ValueError, KeyError) as error:
+            # As from the embedded broker, whose answer kafka-python does not understand.
+            raise BrokerError(
+                f"Kafka at {settings.bootstrap} does not tell who is in group {settings.group}"
+            ) from error
+    # Newer brokers call a group that nobody ever joined an error, and dead.
+    if group["error"] and group["group_state"] != "Dead":
+        raise BrokerError(
+            f"Kafka at {settings.bootstrap} does not tell who is in group {settings.group}: {group['error']}; try again"
+        )
+    return len(group["members"])
+
+
 def write_marker(settings: KafkaSettings, log: LogPartition, rules: Rules) -> None:
     """End the open segment of a partition, for whoever folds it, so that ``rules`` can take effect.
 

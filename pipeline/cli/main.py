@@ -26,6 +26,7 @@ _COMMANDS = {
     "reconcile": "pipeline.cli.reconcile:reconcile",
     "rebuild": "pipeline.cli.rebuild:rebuild",
     "rejected": "pipeline.cli.rejected:rejected",
+    "rules": "pipeline.cli.rules:rules",
 }
 
 

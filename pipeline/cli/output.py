@@ -34,6 +34,12 @@ def print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: 
     Console().print(table)
 
 
+def agreed(question: str) -> bool:
+    """Ask on standard error; standard output is for the answer of the command."""
+    click.echo(f"{question} [y/N] ", nl=False, err=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def _tsv(value: Any) -> str:
     """The escapes of ClickHouse's TabSeparated format."""
     text = "\\N" if value is None else _plain(value)

@@ -11,7 +11,7 @@ from pipeline.catalogue import load_catalogue
 from pipeline.cli.choosing import JSON, NAMES, Chosen, filters
 from pipeline.cli.letters import letter_json, moment, plain, print_letter, print_outcome
 from pipeline.cli.main import settings_of
-from pipeline.cli.output import print_json, print_rows
+from pipeline.cli.output import agreed, print_json, print_rows
 from pipeline.contract.judging import judge
 from pipeline.errors import InputError
 from pipeline.runtime.mending import mended
@@ -174,18 +174,12 @@ def drop(context: click.Context, /, yes: bool, as_json: bool, **choice: Any) -> 
         raise click.UsageError("say which: name letters, or give --reason, --agency, --from, --to or --limit")
     if not yes:
         count = sum(entry.state == OPEN for entry in chosen.of(_read(settings), (OPEN,)))
-        if not _agreed(f"drop {count:,} letters?"):
+        if not agreed(f"drop {count:,} letters?"):
             raise click.UsageError("not confirmed, nothing was dropped; --yes answers in advance")
     with Dispositions(settings) as dispositions:
         entries = chosen.of(_read(settings), (OPEN,))
         outcome = dispositions.drop(entries, _telling("dropped"))
     print_outcome("dropped", len(entries), outcome, settings.kafka.rejected_topic, as_json=as_json)
-
-
-def _agreed(question: str) -> bool:
-    """Ask on standard error; standard output is for the answer of the command."""
-    click.echo(f"{question} [y/N] ", nl=False, err=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _checked(settings: Settings, letter: Letter, value: bytes) -> Letter:

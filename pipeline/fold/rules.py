@@ -39,6 +39,14 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
             dimensions=tuple(name for name in DIMENSIONS if name in settings.dimensions),
         )
 
+    def differences(self, other: "Rules") -> list[str]:
+        """Where others differ, field by field: ``catalogue_version 1, here 2``."""
+        return [
+            f"{name} {_shown(getattr(self, name))}, here {_shown(getattr(other, name))}"
+            for name in self.__struct_fields__
+            if getattr(self, name) != getattr(other, name)
+        ]
+
     def to_json(self) -> str:
         """Text for the receipt, the same for the same rules."""
         return json.encode(self, order="deterministic").decode()
@@ -56,3 +64,7 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
             raise SchemaError(
                 f"a receipt holds rules that this version does not know ({error}); use a newer xidmet"
             ) from error
+
+
+def _shown(value: int | tuple[str, ...]) -> str:
+    return (" ".join(value) or "none") if isinstance(value, tuple) else str(value)

@@ -24,7 +24,7 @@ def resume(client: Client, log: LogPartition, log_start: int, next_rules: Rules)
         log_start: first offset that the log still has.
         next_rules: rules of segments to come.
     """
-    receipts = _open_and_newest(client, log)
+    receipts = open_and_newest(client, log)
     reachable = {item.segment: item.rules for item in receipts if not item.closed and item.segment >= log_start}
     beyond = [item for item in receipts if not item.closed and item.segment < log_start]
     if beyond:
@@ -43,7 +43,7 @@ def resume(client: Client, log: LogPartition, log_start: int, next_rules: Rules)
     return ResumePoint(log, start, reachable, memory_before(client, log, start, depth), inherited)
 
 
-def _open_and_newest(client: Client, log: LogPartition) -> list[Receipt]:
+def open_and_newest(client: Client, log: LogPartition) -> list[Receipt]:
     """The receipts of all open segments and of the newest one, oldest first."""
     rows = client.query(
         "SELECT segment, next_offset, closed, records, value_bytes, events, accepted, duplicates, rejected,"

@@ -32,7 +32,7 @@ def first_rules(client: Client, logs: Sequence[LogPartition], rules: Rules) -> d
     Whoever finds no row writes one, waits, and reads what is there: the earliest row holds. So workers of different
     rules agree on the first segment, too, in whatever order and however late they write.
     """
-    known = _beginnings(client, logs)
+    known = beginnings(client, logs)
     missing = [log for log in logs if log not in known]
     if missing:
         client.insert(
@@ -44,11 +44,22 @@ def first_rules(client: Client, logs: Sequence[LogPartition], rules: Rules) -> d
             ],
         )
         time.sleep(SETTLE_SECONDS)
-        known |= _beginnings(client, missing)
+        known |= beginnings(client, missing)
     return known
 
 
-def _beginnings(client: Client, logs: Sequence[LogPartition]) -> dict[LogPartition, Rules]:
+def begin_with(client: Client, log: LogPartition, rules: Rules) -> None:
+    """Let the first segment of a partition that nobody has folded have these rules: a row that is the earliest."""
+    client.query(
+        "INSERT INTO beginnings (topic_id, partition, rules, at) SELECT {topic_id:String}, {partition:UInt32},"
+        " {rules:String}, min(at) - INTERVAL 1 MICROSECOND FROM beginnings"
+        " WHERE topic_id = {topic_id:String} AND partition = {partition:UInt32}",
+        {"topic_id": log.topic_id, "partition": log.partition, "rules": rules.to_json()},
+    )
+
+
+def beginnings(client: Client, logs: Sequence[LogPartition]) -> dict[LogPartition, Rules]:
+    """The rules of the first segment of each of the partitions that have a row."""
     rows = client.query(
         "SELECT topic_id, partition, argMin(rules, (at, rules)) AS earliest FROM beginnings"
         " GROUP BY topic_id, partition"

@@ -24,6 +24,7 @@ from tests.support.sink_suite.popularity import TestCatalogues, TestPopularity
 from tests.support.sink_suite.positions import TestPositions
 from tests.support.sink_suite.rebuild import TestRebuild
 from tests.support.sink_suite.recent import TestRecent
+from tests.support.sink_suite.rule_change import TestRuleChange
 from tests.support.sink_suite.writer import TestWriter
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "TestRebuild",
     "TestRecent",
     "TestReconcile",
+    "TestRuleChange",
     "TestWriter",
 ]
 

@@ -28,6 +28,14 @@ def test_dimensions_stand_in_the_receipt_in_one_order_and_once() -> None:
     assert rules != Rules.of(FoldSettings(), 3)
 
 
+def test_differences_name_each_field_that_is_other() -> None:
+    rules = Rules.of(FoldSettings(), 3)
+    other = Rules.of(FoldSettings(dimensions=("initiator", "hosting")), 4)
+    assert rules.differences(rules) == []
+    assert rules.differences(other) == ["catalogue_version 3, here 4", "dimensions none, here hosting initiator"]
+    assert other.differences(rules) == ["catalogue_version 4, here 3", "dimensions hosting initiator, here none"]
+
+
 @pytest.mark.parametrize("text", ['"rounding":1', '"dimensions":["weather"]'])
 def test_rules_of_a_newer_version_are_refused_and_not_half_followed(text: str) -> None:
     with pytest.raises(SchemaError, match="use a newer xidmet"):

@@ -16,6 +16,7 @@ MODULES = (
     "positions",
     "rebuild",
     "recent",
+    "rule_change",
     "writer",
 )
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in MODULES))

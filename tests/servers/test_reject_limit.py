@@ -134,7 +134,7 @@ def test_mended_rules_begin_where_the_worker_stopped(pipeline: PipelineRun) -> N
     assert group_members(structs.replace(pipeline.settings.kafka, group="nobody-ever-joined")) == 0
     shown = json.loads(pipeline.run("rules", "show", "--json"))
     assert shown["rules"]["catalogue_version"] == right
-    begun = [item for item in shown["partitions"] if item["segment"] is not None]
+    begun = [item for item in shown["partitions"] if item["in_force"] is not None]
     assert begun
     assert all(item["differences"] == [f"catalogue_version {wrong}, here {right}"] for item in begun)
     assert sum(item["next_offset"] or 0 for item in shown["partitions"]) == refused

@@ -67,7 +67,7 @@ def different_rules(row: Row) -> None:
     old.wait_ended()
     row.begin()
     row.fault_ended()
-    row.send(0.2)
+    row.send(0.3)
     _judge_by_the_letters(row, known)
 
 

@@ -19,9 +19,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 from faust.types import TP
 
@@ -33,16 +31,14 @@ from pipeline.fold.memory import Memory
 from pipeline.fold.records import RecordBatch
 from pipeline.fold.resume import ResumePoint
 from pipeline.fold.rules import Rules
-from pipeline.fold.segment import wanted_rules
 from pipeline.settings import RejectedSettings, WorkerSettings
 from streams.interfaces import IngestMetrics, PartitionStanding, ResultSink, Standing, Status
+from streams.known_rules import KnownRules
 from streams.reject_limit import RejectLimit
+from streams.sink_calls import SinkCalls
 
 logger = logging.getLogger(__name__)
-R = TypeVar("R")
 
-# Anybody may write markers that ask for nonsense; so many are remembered so as not to ask for them again.
-_REFUSED_RULES = 1_000
 # Of worker.max_pending_bytes, this part waits for a flush at most, so that folding can go on while it is written.
 _FLUSH_SHARE = 4
 # The bounds are looked at after each piece: a batch is as large as a fetch, and larger by far if it was compressed.
@@ -84,10 +80,9 @@ class Ingest:
         reject_limit: RejectLimit | None = None,
     ) -> None:
         self._sink = sink
-        self._catalogues = {catalogue.version: catalogue}
+        self._known = KnownRules(sink, rules, catalogue)
+        self._calls = SinkCalls(metrics, clock)
         self._rules = rules
-        self._known_rules = {rules.to_json(): rules}
-        self._refused_rules: set[str] = set()
         self._settings = settings
         self._retry_seconds = retry_seconds
         self._metrics = metrics
@@ -97,7 +92,6 @@ class Ingest:
         self._reject_limit = reject_limit or RejectLimit(RejectedSettings(), rules)
         self._partitions: dict[TP, _Partition] = {}
         self._generation = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sink")
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
         self._in_flight = 0
@@ -105,13 +99,8 @@ class Ingest:
         self._flushing = asyncio.Lock()
         self._flushing_since: float | None = None
         self._held_since: float | None = None
-        # Calls of the sink that have not returned: what they do, and since when.
-        self._calls: dict[object, tuple[float, str]] = {}
         # The assignment whose folds must not be written any more; see flush().
         self._spoiled: int | None = None
-        self._last_error = ""
-        self._error_of_kafka = False
-        self._error_ended_at = 0.0
         self._last_flush_at = 0.0
         self._stopping = False
         self._prepared = False
@@ -138,9 +127,9 @@ class Ingest:
                 point.start,
                 point.opened,
                 inherited,
-                self._catalogues,
+                self._known.catalogues,
                 Memory(point.memory, rules.memory_segments),
-                self._known_rules,
+                self._known.by_text,
             )
             self._partitions[tp] = _Partition(fold, point.start, point.start, self._clock())
         self._written.set()
@@ -158,20 +147,19 @@ class Ingest:
         """Ask the sink where to go on, as often as it takes: without it nothing can be folded."""
         while log_starts and generation == self._generation:
             try:
-                resumed = await self._in_thread("reading positions", self._resume_now, log_starts)
+                resumed = await self._calls.run("reading positions", self._resume_now, log_starts)
             except (StoreError, BrokerError) as error:
-                self._failed(error, "positions cannot be read; trying again")
+                self._calls.failed(error, "positions cannot be read; trying again")
                 await asyncio.sleep(self._retry_seconds)
             else:
-                self._recovered("positions are read again")
+                self._calls.recovered("positions are read again")
                 return resumed
         return {}
 
     def _resume_now(self, log_starts: dict[TP, int]) -> dict[TP, ResumePoint]:
         resumed = self._sink.resume(log_starts, self._rules)
         for point in resumed.values():
-            for rules in [*point.opened.values(), *([point.inherited] if point.inherited else [])]:
-                self._need_catalogue(rules)
+            self._known.learn_from(point)
             if point.in_force not in (None, self._rules):
                 logger.warning(
                     "other rules are in force; a marker is written, after which those of this worker apply",
@@ -180,36 +168,21 @@ class Ingest:
                 self._sink.want_segment_end(point.log, self._rules)
         return resumed
 
-    def _need_catalogue(self, rules: Rules) -> None:
-        if rules.catalogue_version not in self._catalogues:
-            self._catalogues[rules.catalogue_version] = self._sink.catalogue(rules.catalogue_version)
-
     async def _learn_rules(self, batch: RecordBatch) -> bool:
         """Look up what markers in the batch ask for and was not met before; False if assigned anew meanwhile."""
         generation = self._generation
-        for text in wanted_rules(batch) - self._known_rules.keys() - self._refused_rules:
+        for text in self._known.missing(batch):
             while True:
                 try:
-                    await self._in_thread("reading rules", self._learn_rules_now, text)
-                    self._recovered("rules are read again")
+                    await self._calls.run("reading rules", self._known.learn, text)
+                    self._calls.recovered("rules are read again")
                     break
                 except (StoreError, BrokerError) as error:
-                    self._failed(error, "the rules that a marker asks for cannot be read; trying again")
+                    self._calls.failed(error, "the rules that a marker asks for cannot be read; trying again")
                     await asyncio.sleep(self._retry_seconds)
                 if generation != self._generation:
                     return False
         return True
-
-    def _learn_rules_now(self, text: str) -> None:
-        rules = self._sink.known_rules(text)
-        if rules is None:
-            logger.warning("a marker asks for rules that no worker ever had; it only ends its segment")
-            if len(self._refused_rules) >= _REFUSED_RULES:
-                self._refused_rules.clear()
-            self._refused_rules.add(text)
-            return
-        self._need_catalogue(rules)
-        self._known_rules[text] = rules
 
     # Batches, from the agent
 
@@ -313,13 +286,13 @@ class Ingest:
         """
         while not self._prepared and not self._stopping:
             try:
-                await self._in_thread("preparing", self._sink.prepare, self._rules)
+                await self._calls.run("preparing", self._sink.prepare, self._rules)
             except (StoreError, BrokerError) as error:
-                self._failed(error, "waiting for ClickHouse and Kafka")
+                self._calls.failed(error, "waiting for ClickHouse and Kafka")
                 await asyncio.sleep(self._retry_seconds)
             else:
                 self._prepared = True
-                self._recovered("ClickHouse and Kafka are there")
+                self._calls.recovered("ClickHouse and Kafka are there")
 
     async def run(self) -> None:
         """Flush whenever it is due, until :meth:`stop`."""
@@ -384,11 +357,11 @@ class Ingest:
 
     async def _write(self, flush: Flush) -> bool:
         try:
-            await self._in_thread("writing", self._sink.write, flush)
+            await self._calls.run("writing", self._sink.write, flush)
         except (StoreError, BrokerError) as error:
-            self._failed(error, "results cannot be written; trying again")
+            self._calls.failed(error, "results cannot be written; trying again")
             return False
-        self._recovered("results are written again")
+        self._calls.recovered("results are written again")
         return True
 
     async def stop(self) -> None:
@@ -396,8 +369,8 @@ class Ingest:
         self._stopping = True
         self._wanted.set()
         await self.flush()
-        await self._in_thread("closing", self._sink.close)
-        self._thread.shutdown()
+        await self._calls.run("closing", self._sink.close)
+        self._calls.close()
 
     def status(self) -> Status:
         """The state now."""
@@ -405,7 +378,7 @@ class Ingest:
             assigned=len(self._partitions),
             pending_events=self.pending_events,
             pending_bytes=self.pending_bytes,
-            last_error=self._last_error,
+            last_error=self._calls.error,
             last_flush_at=self._last_flush_at,
             partitions=[
                 {
@@ -421,12 +394,12 @@ class Ingest:
 
     def standing(self) -> Standing:
         """How far it is now, for :mod:`streams.health`."""
-        call_since, call = min(self._calls.values(), default=(None, ""))
+        call_since, call = self._calls.oldest
         return Standing(
             prepared=self._prepared,
-            error=self._last_error,
-            error_of_kafka=self._error_of_kafka,
-            error_ended_at=self._error_ended_at,
+            error=self._calls.error,
+            error_of_kafka=self._calls.error_of_kafka,
+            error_ended_at=self._calls.error_ended_at,
             call=call,
             call_since=call_since,
             flushing_since=self._flushing_since,
@@ -447,24 +420,3 @@ class Ingest:
     def _report(self, partition: _Partition) -> None:
         fold = partition.fold
         self._metrics.progress(fold.log, fold.next_offset, partition.durable, partition.high_water_mark)
-
-    def _failed(self, error: Exception, words: str) -> None:
-        self._metrics.flush_failed(error)
-        if str(error) != self._last_error:
-            logger.error(words, extra={"error": str(error)})
-        self._last_error = str(error)
-        self._error_of_kafka = isinstance(error, BrokerError)
-
-    def _recovered(self, words: str) -> None:
-        if self._last_error:
-            logger.warning(words)
-            self._last_error = ""
-            self._error_ended_at = self._clock()
-
-    async def _in_thread(self, what: str, call: Callable[..., R], *arguments: object) -> R:
-        key = object()
-        self._calls[key] = self._clock(), what
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*arguments))
-        finally:
-            del self._calls[key]

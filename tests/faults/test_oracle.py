@@ -26,18 +26,21 @@ from tests.faults.load import Load
 from tests.faults.log import LogRecord
 from tests.faults.poison import poison
 
-NOW = int(time.time() * 1000)
+
+def now() -> int:
+    """Of the test, not of the run, which may be long: an event must not be far ahead of its record. Milliseconds."""
+    return int(time.time() * 1000)
 
 
 def records(messages: int, large: bool = False) -> list[LogRecord]:
     """What a load would put on one partition, and what nobody should send."""
     load = Load("", "usage.events", 1, seed=5, name="oracle")
     values = [load.message(0) for _ in range(messages)]
-    made = [LogRecord("id", 0, offset, NOW, None, value, ()) for offset, value in enumerate(values)]
+    made = [LogRecord("id", 0, offset, now(), None, value, ()) for offset, value in enumerate(values)]
     for message in poison("oracle"):
         if len(message.value or b"") + len(message.key or b"") > 500_000 and not large:
             continue
-        stamp = NOW if message.timestamp_ms is None else message.timestamp_ms
+        stamp = now() if message.timestamp_ms is None else message.timestamp_ms
         made.append(LogRecord("id", 0, len(made), stamp, message.key, message.value, message.headers))
     return made
 
@@ -66,7 +69,7 @@ def fold(log: list[LogRecord]) -> Flush:
 
 def test_the_load_knows_what_it_sends() -> None:
     load = Load("", "usage.events", 1, seed=1, name="load")
-    log = [LogRecord("id", 0, offset, NOW, None, load.message(0), ()) for offset in range(50)]
+    log = [LogRecord("id", 0, offset, now(), None, load.message(0), ()) for offset in range(50)]
     truth = oracle.count(log)
     assert truth.events == load.sent.events > 5_000
     assert len(truth.ledger) == truth.accepted == load.sent.distinct == 5_000
@@ -77,7 +80,7 @@ def test_the_load_knows_what_it_sends() -> None:
 
 def test_a_repeat_on_another_partition_is_accepted_again_and_in_the_ledger_once() -> None:
     load = Load("", "usage.events", 2, seed=1, name="load")
-    log = [LogRecord("id", number % 2, number // 2, NOW, None, load.message(number % 2), ()) for number in range(60)]
+    log = [LogRecord("id", number % 2, number // 2, now(), None, load.message(number % 2), ()) for number in range(60)]
     truth = oracle.count(log)
     assert truth.repeats == load.sent.far > 0
     assert truth.duplicates == load.sent.near
@@ -109,7 +112,7 @@ def stored(log: list[LogRecord], tmp_path: Path) -> Iterator[tuple[Client, list[
     letters = []
     for number, reject in enumerate(flush.rejects):
         letter = _letter(reject)
-        letters.append(LogRecord("letters", 0, number, NOW, letter.key, letter.value, tuple(letter.headers)))
+        letters.append(LogRecord("letters", 0, number, now(), letter.key, letter.value, tuple(letter.headers)))
     client = connect(settings)
     try:
         write_openings(client, flush)
@@ -174,5 +177,5 @@ def test_letters_that_are_missing_or_of_another_place_are_seen(
     assert difference_of(log, client, letters[1:]).lost == 1
     assert difference_of(log, client, [*letters, letters[0]]) == Difference(), "the same letter again is no other"
     moved = [(name, b"77777" if name == "xidmet-offset" else value) for name, value in letters[0].headers]
-    stranger = LogRecord("letters", 0, 99_999, NOW, None, b"", tuple(moved))
+    stranger = LogRecord("letters", 0, 99_999, now(), None, b"", tuple(moved))
     assert difference_of(log, client, [*letters, stranger]).duplicated == 1

@@ -11,7 +11,8 @@ from kafka import KafkaProducer
 
 from sinks.clickhouse.client import connect
 from sinks.clickhouse.periods import recompute
-from tests.support import KafkaServer
+from tests.support import ClickHouseServer, KafkaServer
+from tests.support.keeping import kept_alive
 from tests.support.pipeline_run import PipelineRun, events
 from tests.support.waiting import wait_until
 
@@ -91,7 +92,7 @@ def counted(run: PipelineRun) -> tuple[int, int]:
 
 
 def test_inside_the_memory_an_event_counts_once_everywhere_from_the_start(
-    pipeline: PipelineRun, long_ago: dict[str, Any]
+    pipeline: PipelineRun, long_ago: dict[str, Any], clickhouse_server: ClickHouseServer
 ) -> None:
     worker = pipeline.start_worker()
     # Twice in one message.
@@ -114,11 +115,12 @@ def test_inside_the_memory_an_event_counts_once_everywhere_from_the_start(
     worker = pipeline.start_worker()
     send(pipeline, 0, [later])
     pipeline.wait_for_events(5 + SEGMENT * MEMORY)
-    worker.kill()
-    worker.wait(30)
-    pipeline.start_worker()
-    send(pipeline, 0, [later], [later])
-    pipeline.wait_for_events(7 + SEGMENT * MEMORY)
+    with kept_alive(clickhouse_server):
+        worker.kill()
+        worker.wait(30)
+        pipeline.start_worker()
+        send(pipeline, 0, [later], [later])
+        pipeline.wait_for_events(7 + SEGMENT * MEMORY)
     assert (told(pipeline, later), counted(pipeline)) == ((1, 1), (5, 0))
     for event in (long_ago, later):
         wait_for_periods(pipeline, event, 1, "ledger")

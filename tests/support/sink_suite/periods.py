@@ -361,7 +361,12 @@ class TestConvergence:
 
     @settings(
         max_examples=15,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        # Run by two modules, each with a store of its own: by two executors, as it is called.
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.too_slow,
+            HealthCheck.differing_executors,
+        ],
         deadline=None,
     )
     @given(data=st.data())

@@ -71,6 +71,7 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_pending_bytes: Positive = 268_435_456
     unready_seconds: Seconds = 30.0
     stuck_seconds: Seconds = 90.0
+    stop_seconds: Seconds = 90.0
     audit_seconds: Seconds = 900.0
 
 

@@ -27,7 +27,7 @@ def worker(context: click.Context, migrate: bool) -> None:
         from pipeline.cli.admin import migrate_all
 
         migrate_all(settings)
-    error = run_worker(create_app(settings))
+    error = run_worker(create_app(settings), settings.worker.stop_seconds)
     if error is not None:
         if isinstance(error, XidmetError):
             raise error

@@ -225,6 +225,41 @@ def letters(run: PipelineRun, count: int) -> set[tuple[bytes, bytes, bytes]]:
     return places
 
 
+def start_wedged(run: PipelineRun, wedges: Path) -> subprocess.Popen[bytes]:
+    """A worker that the files in the directory hold up; its log is worker-wedged.log."""
+    flags = [f"{key}={value}" for key, value in run.flags.items()]
+    with (run.directory / "worker-wedged.log").open("wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.wedged_worker", str(wedges), *flags],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+        )
+    run.workers.append(worker)
+    return worker
+
+
+def test_a_worker_that_hangs_when_it_is_to_stop_ends_all_the_same_and_loses_nothing(
+    pipeline: PipelineRun, tmp_path: Path
+) -> None:
+    pipeline.flags |= {"web.port": free_port(), "worker.stop_seconds": 4}
+    wedges = tmp_path / "wedges"
+    wedges.mkdir()
+    worker = start_wedged(pipeline, wedges)
+    emit(pipeline, 1_000, seed=1)
+    pipeline.wait_for_events(1_000)
+    (wedges / "write").touch()
+    emit(pipeline, 1_000, seed=2)
+    wait_until(lambda: metric(pipeline, "xidmet_pending_events") > 0, 60, "the worker to have something to write")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 1
+    assert "told to stop and not stopped after 4 s" in pipeline.logs() + (
+        pipeline.directory / "worker-wedged.log"
+    ).read_text(errors="replace")
+    pipeline.start_worker()
+    pipeline.assert_equal_to_log()
+
+
 @pytest.mark.parametrize("wedge", ["write", "poll", "resume"])
 def test_a_wedged_worker_says_that_it_is_stuck_and_where(pipeline: PipelineRun, tmp_path: Path, wedge: str) -> None:
     pipeline.flags |= {
@@ -237,15 +272,7 @@ def test_a_wedged_worker_says_that_it_is_stuck_and_where(pipeline: PipelineRun, 
     file.parent.mkdir()
     if wedge == "resume":
         file.touch()
-    flags = [f"{key}={value}" for key, value in pipeline.flags.items()]
-    with (pipeline.directory / "worker-wedged.log").open("wb") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.wedged_worker", str(file.parent), *flags],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-        )
-    pipeline.workers.append(worker)
+    worker = start_wedged(pipeline, file.parent)
     emit(pipeline, 1_000, seed=1)
     if wedge != "resume":
         pipeline.wait_for_events(1_000)

@@ -47,7 +47,7 @@ def main(directory: Path, flags: list[str]) -> int:
         return fetched
 
     BatchConsumerThread._fetch_records = fetch_if_free  # type: ignore[method-assign]
-    return 1 if run_worker(create_app(settings, WedgedResults)) else 0
+    return 1 if run_worker(create_app(settings, WedgedResults), settings.worker.stop_seconds) else 0
 
 
 def _wait(file: Path) -> None:

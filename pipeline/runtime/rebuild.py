@@ -82,8 +82,8 @@ class _Totals:
     events: int = 0
 
 
-def open_for_writing(settings: Settings) -> Client:
-    """A client that may change tables.
+def open_for_writing(settings: Settings, cure: str = "stop it, rebuild, and start it again") -> Client:
+    """A client that may change tables; ``cure`` are the words for who has a worker in the way.
 
     Raises:
         StoreError: a worker has the chdb directory open.
@@ -91,7 +91,7 @@ def open_for_writing(settings: Settings) -> Client:
     directory = parse_url(settings.clickhouse.url).directory
     endpoint = find_endpoint(directory) if directory else None
     if endpoint is not None:
-        raise StoreError(f"the worker at {endpoint.url} has {directory} open; stop it, rebuild, and start it again")
+        raise StoreError(f"the worker at {endpoint.url} has {directory} open; {cure}")
     client = connect(settings.clickhouse)
     require_schema(client, settings.clickhouse)
     return client

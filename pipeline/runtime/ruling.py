@@ -11,11 +11,11 @@ from pipeline.catalogue import load_catalogue
 from pipeline.errors import BrokerError, StoreError
 from pipeline.fold.records import LogPartition
 from pipeline.fold.rules import Rules
-from pipeline.runtime.endpoint import find_endpoint, open_client
+from pipeline.runtime.endpoint import open_client
 from pipeline.runtime.log_reader import LogReader
+from pipeline.runtime.rebuild import open_for_writing
 from pipeline.settings import KafkaSettings, Settings
 from sinks.clickhouse.catalogues import store_catalogue
-from sinks.clickhouse.client import Client, connect, parse_url
 from sinks.clickhouse.rule_change import Place, begin, newest_topic_id, obstacles, partitions_folded, place_of
 from sinks.clickhouse.rules import store_rules
 from sinks.clickhouse.schema import require_schema
@@ -106,7 +106,7 @@ def apply(settings: Settings, *, dry_run: bool, agree: Callable[[list[Applied]],
     """
     rules = rules_here(settings)
     catalogue = load_catalogue(settings.catalogue_path)
-    with closing(_open_for_writing(settings)) as client:
+    with closing(open_for_writing(settings, "end it, apply the rules, and start it again")) as client:
         _refuse_beside_workers(settings.kafka)
         places = [place_of(client, log) for log in _logs(settings.kafka)]
         others = [place for place in places if place.in_force not in (None, rules)]
@@ -182,15 +182,3 @@ def _refuse_beside_workers(settings: KafkaSettings) -> None:
             f"{members} workers are in group {settings.group}; end all of them first (one that died leaves after"
             f" kafka.session_timeout_seconds = {settings.session_timeout_seconds:g})"
         )
-
-
-def _open_for_writing(settings: Settings) -> Client:
-    directory = parse_url(settings.clickhouse.url).directory
-    endpoint = find_endpoint(directory) if directory else None
-    if endpoint is not None:
-        raise StoreError(
-            f"the worker at {endpoint.url} has {directory} open; end it, apply the rules, and start it again"
-        )
-    client = connect(settings.clickhouse)
-    require_schema(client, settings.clickhouse)
-    return client

@@ -8,6 +8,7 @@ folded again and counted again. The totals that hold are in ClickHouse.
 import contextlib
 from collections import Counter as CountOf
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from pipeline.contract.events import MAX_DURATION_MS
 from pipeline.errors import BrokerError
 from pipeline.fold.flush import Flush
 from pipeline.fold.histogram import bucket_of, quantile
+from pipeline.fold.ledger import LedgerColumns
 from pipeline.fold.records import LogPartition, RecordBatch
 from pipeline.settings import RejectedSettings
 from sinks.reject_share import RejectShares
@@ -234,7 +236,10 @@ class Metrics:
         rejected = CountOf((reject.reason.value, self.label(reject.agency)) for reject in flush.rejects)
         for labels, count in rejected.items():
             self.rejected.labels(*labels).inc(count)
-        accepted, refused = CountOf(map(self.label, ledger.agency)), CountOf[str]()
+        labels_of, by_agency = self._by_agency(ledger)
+        counts = np.bincount(by_agency, minlength=len(labels_of)).tolist()
+        accepted = CountOf({label: count for label, count in zip(labels_of, counts, strict=True) if count})
+        refused = CountOf[str]()
         for (_, agency), count in rejected.items():
             refused[agency] += count
         self.reject_shares.add(accepted, refused)
@@ -246,23 +251,29 @@ class Metrics:
             self.sink_up.labels(sink).set(1)
         if not len(ledger):
             return
-        pairs = [
-            (self.label(agency), outcome or stage)
-            for agency, outcome, stage in zip(ledger.agency, ledger.outcome, ledger.stage, strict=True)
-        ]
-        for (agency, outcome), count in CountOf(pairs).items():
-            self.events.labels(agency, outcome).inc(count)
-        durations = np.array(ledger.duration_ms, dtype=np.int64)
-        uses = np.array([not stage for stage in ledger.stage])
-        names = {agency: number for number, agency in enumerate(sorted(set(ledger.agency)))}
-        numbers = np.array([names[agency] for agency in ledger.agency])
-        for agency, number in names.items():
-            of_agency = durations[uses & (numbers == number)]
-            if len(of_agency):
-                self.latency.add(self.label(agency), of_agency)
-        times = np.array(ledger.time_ms, dtype=np.int64)
-        self.freshness.add(np.maximum(written_at * 1000 - times, 0))
-        self.last_event_time.set(int(times.max()) / 1000)
+        stages, outcomes = ledger.stage, ledger.outcome
+        kinds = stages.codes.astype(np.int64) * len(outcomes.words) + outcomes.codes
+        pairs, counts = np.unique(kinds * len(labels_of) + by_agency, return_counts=True)
+        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+            kind, number = divmod(pair, len(labels_of))
+            stage, outcome = divmod(kind, len(outcomes.words))
+            self.events.labels(labels_of[number], outcomes.words[outcome] or stages.words[stage]).inc(count)
+        no_stage = [not word for word in stages.words]
+        uses = np.array(no_stage, dtype=np.bool_)[stages.codes]
+        order = np.argsort(by_agency[uses], kind="stable")
+        numbers, durations = by_agency[uses][order], ledger.duration_ms[uses][order]
+        starts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
+        for start, end in pairwise([*starts, len(numbers)]):
+            self.latency.add(labels_of[numbers[start]], durations[start:end])
+        self.freshness.add(np.maximum(written_at * 1000 - ledger.time_ms, 0))
+        self.last_event_time.set(int(ledger.time_ms.max()) / 1000)
+
+    def _by_agency(self, ledger: LedgerColumns) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """Labels, and for each event of the ledger the place of its agency's."""
+        labels: dict[str, int] = {}
+        words = list(ledger.agency.words)
+        places = np.array([labels.setdefault(self.label(word), len(labels)) for word in words], dtype=np.int64)
+        return list(labels), places[ledger.agency.codes] if words else np.zeros(0, dtype=np.int64)
 
     def flush_failed(self, error: Exception) -> None:
         """A flush failed and will be tried again."""

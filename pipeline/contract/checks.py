@@ -1,19 +1,20 @@
 """The checks that need the catalogue, the record's time stamp, or the form of a text.
 
-They look at distinct values or at a whole column at once; only a column that fails is walked event by event. All
+They look at distinct profiles or at a whole column at once; only a column that fails is walked event by event. All
 they decide by is in the log or in the arguments, never the clock, so that a replay decides alike.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from pipeline.catalogue import Catalogue
 from pipeline.contract.columns import EventColumns
-from pipeline.contract.events import PSEUDONYM_PATTERN
+from pipeline.contract.events import CODE_PATTERN, PSEUDONYM_PATTERN
 from pipeline.contract.identifiers import code_fault, identifier_kind, pseudonym_fault
+from pipeline.contract.profiles import PROFILE_FIELDS, Fault, Profile
 from pipeline.contract.reasons import Reason
 
 EARLIEST_MS: Final = 946_684_800_000
@@ -25,7 +26,12 @@ _DAY_MS: Final = 86_400_000
 # A column of pseudonyms, joined by line breaks, in one pass. A lower-case letter in each keeps out IBANs and numbers.
 _PLAIN_PSEUDONYMS: Final = re.compile(rf"(?:(?:(?=[^\n]*[a-z]){PSEUDONYM_PATTERN[1:-1]})?\n)*")
 
-Fault = tuple[Reason, str]
+# A code that is no identifier, so that they need not be looked for one by one: it has a mark that none of them has, or
+# a hyphen and a letter, which only documents have, and is no document.
+_PLAIN_CODE: Final = re.compile(
+    rf"(?:(?=[^._:/]*[._:/])|(?!(?i:AZE|AA|MYI|DYI|[CP])-*(?i:No?)?-*\d+\Z)(?=[^-]*-)(?=[^A-Za-z]*[A-Za-z]))"
+    rf"{CODE_PATTERN[1:-1]}"
+)
 
 
 def check(
@@ -48,11 +54,11 @@ def check(
         Place among the n events to (reason, words); only the faulty ones.
     """
     faults: dict[int, Fault] = {}
-    if columns.record:
+    if len(columns):
         _check_users(columns, faults)
         _check_ids(columns, faults)
-        _check_codes(columns, faults)
-        _check_catalogue(columns, catalogue, faults)
+        _check_applications(columns, faults)
+        _check_profiles(columns, catalogue, faults)
         _check_times(columns, timestamps, max_age_days, max_ahead_seconds, faults)
     return faults
 
@@ -61,7 +67,9 @@ def _check_users(columns: EventColumns, faults: dict[int, Fault]) -> None:
     joined = "\n".join(columns.user) + "\n"
     # As many lines as events: a line break inside a value must not make two good ones of a bad one.
     if joined.count("\n") != len(columns) or not _PLAIN_PSEUDONYMS.fullmatch(joined):
-        _walk("user", columns.user, pseudonym_fault, faults)
+        for place, value in enumerate(columns.user):
+            if value and (fault := pseudonym_fault(value)) is not None:
+                faults[place] = _text_fault("user", fault)
 
 
 def _check_ids(columns: EventColumns, faults: dict[int, Fault]) -> None:
@@ -73,45 +81,45 @@ def _check_ids(columns: EventColumns, faults: dict[int, Fault]) -> None:
             faults[place] = Reason.PERSONAL_IDENTIFIER, "id looks like an e-mail address"
 
 
-def _check_codes(columns: EventColumns, faults: dict[int, Fault]) -> None:
-    if any(columns.stage):
-        for place, (stage, application) in enumerate(zip(columns.stage, columns.application, strict=True)):
+def _check_applications(columns: EventColumns, faults: dict[int, Fault]) -> None:
+    stages = columns.text("stage")
+    if any(stages.words[code] for code in set(stages.codes.tolist())):
+        for place, (stage, application) in enumerate(zip(stages, columns.application, strict=True)):
             if stage and not application and place not in faults:
                 faults[place] = Reason.INVALID_DATA, "data.application is empty"
-    _walk("application", columns.application, lambda value: code_fault(value, fin=True), faults)
+    if any(columns.application):
+        for place, value in enumerate(columns.application):
+            if not value or _PLAIN_CODE.fullmatch(value) or place in faults:
+                continue
+            if (fault := code_fault(value, fin=True)) is not None:
+                faults[place] = _text_fault("application", fault)
+
+
+def _check_profiles(columns: EventColumns, catalogue: Catalogue, faults: dict[int, Fault]) -> None:
+    found = columns.profiles.faults(catalogue.version, lambda profile: _profile_fault(profile, catalogue))
+    if found:
+        for place in np.flatnonzero(np.isin(columns.profile, list(found))).tolist():
+            faults.setdefault(place, found[int(columns.profile[place])])
+
+
+def _profile_fault(profile: Profile, catalogue: Catalogue) -> Fault | None:
+    fields = dict(zip(PROFILE_FIELDS, profile, strict=True))
     for name in ("centre", "district", "sign_in", "consumer"):
-        values: list[str] = getattr(columns, name)
-        bad = {value: fault for value in set(values) if value and (fault := code_fault(value))}
-        if bad:
-            _walk(name, values, bad.get, faults)
+        if fields[name] and (fault := code_fault(fields[name])) is not None:
+            return _text_fault(name, fault)
+    agency, service = fields["agency"], fields["service"]
+    if (agency, service) in catalogue.pairs:
+        return None
+    if agency not in catalogue.by_code:
+        words = f"data.agency {_shown(agency)} is not in catalogue version {catalogue.version}"
+        return Reason.UNKNOWN_AGENCY, words
+    words = f"agency {agency} has no service {_shown(service)} in catalogue version {catalogue.version}"
+    return Reason.UNKNOWN_SERVICE, words
 
 
-def _walk(
-    name: str,
-    values: Sequence[str],
-    fault_of: Callable[[str], tuple[bool, str] | None],
-    faults: dict[int, Fault],
-) -> None:
-    for place, value in enumerate(values):
-        if value and (fault := fault_of(value)) is not None and place not in faults:
-            personal, words = fault
-            reason = Reason.PERSONAL_IDENTIFIER if personal else Reason.INVALID_DATA
-            faults[place] = reason, f"data.{name} {words}"
-
-
-def _check_catalogue(columns: EventColumns, catalogue: Catalogue, faults: dict[int, Fault]) -> None:
-    unknown = set(zip(columns.agency, columns.service, strict=True)) - catalogue.pairs
-    if not unknown:
-        return
-    for place, pair in enumerate(zip(columns.agency, columns.service, strict=True)):
-        if pair in unknown and place not in faults:
-            agency, service = pair
-            if agency not in catalogue.by_code:
-                words = f"data.agency {_shown(agency)} is not in catalogue version {catalogue.version}"
-                faults[place] = Reason.UNKNOWN_AGENCY, words
-            else:
-                words = f"agency {agency} has no service {_shown(service)} in catalogue version {catalogue.version}"
-                faults[place] = Reason.UNKNOWN_SERVICE, words
+def _text_fault(name: str, fault: tuple[bool, str]) -> Fault:
+    personal, words = fault
+    return Reason.PERSONAL_IDENTIFIER if personal else Reason.INVALID_DATA, f"data.{name} {words}"
 
 
 def _shown(code: str) -> str:
@@ -126,7 +134,7 @@ def _check_times(
     max_ahead_seconds: int,
     faults: dict[int, Fault],
 ) -> None:
-    times = np.array(columns.time_ms, dtype=np.int64)
+    times = columns.time_ms
     sent = np.array(timestamps, dtype=np.int64)[columns.record]
     dated = sent >= 0
     early = (times < EARLIEST_MS) | (dated & (times < sent - max_age_days * _DAY_MS))

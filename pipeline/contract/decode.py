@@ -22,6 +22,7 @@ from pipeline.contract.events import (
     STAGES,
     USED_TYPE,
     Event,
+    StageEvent,
 )
 from pipeline.contract.reasons import Reason
 
@@ -72,28 +73,40 @@ class Decoded:
     batch_indexes: list[int] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
 
+    @property
+    def stages(self) -> bool:
+        """Whether a stage of an application is among the events."""
+        return StageEvent in set(map(type, self.events))
+
 
 def decode(values: Sequence[bytes | None], headers: Sequence[Headers]) -> Decoded:
     """Decode the messages of a batch; never raises for what a message holds."""
     decoded = Decoded()
-    events, records, batch_indexes = decoded.events, decoded.records, decoded.batch_indexes
-    decode_event = _EVENT.decode
-    for record, (value, head) in enumerate(zip(values, headers, strict=True)):
-        if value and value[0] == 0x7B and not head:
-            try:
-                event = decode_event(value)
-            except FAULTS as error:
-                decoded.refusals.append(Refusal(record, 0, *diagnose(value, error), value))
-            else:
-                events.append(event)
-                records.append(record)
-                batch_indexes.append(0)
-        else:
-            _decode_other(decoded, record, value, head)
+    if any(headers):
+        for record, (value, head) in enumerate(zip(values, headers, strict=True)):
+            _decode_message(decoded, record, value, head)
+        return decoded
+    events, records = decoded.events, decoded.records
+    left = iter(values)
+    record = 0
+    while record < len(values):
+        # Nearly all messages are one good event without headers. What came before one that is not stays in the list.
+        before = len(events)
+        try:
+            events.extend(map(_EVENT.decode, left))  # type: ignore[arg-type] # no value is a TypeError
+        except (*FAULTS, TypeError):
+            pass
+        good = len(events) - before
+        records.extend(range(record, record + good))
+        decoded.batch_indexes.extend([0] * good)
+        record += good
+        if record < len(values):
+            _decode_message(decoded, record, values[record], ())
+            record += 1
     return decoded
 
 
-def _decode_other(decoded: Decoded, record: int, value: bytes | None, head: Headers) -> None:
+def _decode_message(decoded: Decoded, record: int, value: bytes | None, head: Headers) -> None:
     if not value or not value.strip():
         decoded.refusals.append(Refusal(record, 0, Reason.EMPTY_MESSAGE, "no value", value or b""))
         return

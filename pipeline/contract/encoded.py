@@ -68,3 +68,31 @@ class Maps:
         for end in self.ends.tolist():
             yield dict(zip(self.keys[begin:end].tolist(), self.values[begin:end].tolist(), strict=True))
             begin = end
+
+
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Texts one after the other. Parts that share one list of words, which may grow, cost no look at the words."""
+    if not parts:
+        return Encoded([], np.empty(0, dtype=np.int32))
+    words = parts[0].words
+    if all(part.words is words for part in parts):
+        return Encoded(words, np.concatenate([part.codes for part in parts]))
+    numbers: dict[str, int] = {}
+    maps = {
+        id(part.words): np.array([numbers.setdefault(word, len(numbers)) for word in part.words], dtype=np.int32)
+        for part in parts
+    }
+    codes = [maps[id(part.words)][part.codes] for part in parts if len(part)]
+    return Encoded(list(numbers), np.concatenate(codes) if codes else np.empty(0, dtype=np.int32))
+
+
+def encoded(texts: Sequence[str]) -> Encoded:
+    """Texts by dictionary."""
+    numbers: dict[str, int] = {}
+    codes = np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int32)
+    return Encoded(list(numbers), codes)
+
+
+def constant(text: str, count: int) -> Encoded:
+    """One text ``count`` times."""
+    return Encoded([text], np.zeros(count, dtype=np.int32))

@@ -4,6 +4,7 @@ from pipeline.catalogue import Catalogue
 from pipeline.contract.checks import check
 from pipeline.contract.columns import to_columns
 from pipeline.contract.decode import Headers, decode
+from pipeline.contract.profiles import Profiles
 from pipeline.contract.reasons import Reason
 from pipeline.settings import FoldSettings
 
@@ -24,7 +25,7 @@ def judge(
         The number of good events, and (reason, words) of each other one. Repeats are not looked for.
     """
     decoded = decode([value], [headers])
-    columns = to_columns(decoded)
+    columns = to_columns(decoded, Profiles())
     faults = check(columns, [timestamp], catalogue, fold.max_age_days, fold.max_ahead_seconds)
     refused = [(refusal.reason, refusal.detail) for refusal in decoded.refusals]
     return len(columns) - len(faults), refused + list(faults.values())

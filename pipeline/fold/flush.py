@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from pipeline.contract.decode import Headers
 from pipeline.contract.reasons import Reason
-from pipeline.fold.ledger import LedgerColumns
-from pipeline.fold.minutes import MinuteRow
+from pipeline.fold.ledger import LedgerColumns, joined_ledger
+from pipeline.fold.minutes import MinuteRow, MinuteRows
 from pipeline.fold.receipt import Receipt
 from pipeline.fold.records import LogPartition
 
@@ -38,8 +38,8 @@ class Flush:
 
     openings: list[Receipt] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
-    ledger: LedgerColumns = field(default_factory=LedgerColumns)
-    minutes: list[MinuteRow] = field(default_factory=list)
+    ledger_parts: list[LedgerColumns] = field(default_factory=list)
+    minute_parts: list[MinuteRows] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     events: int = 0
     duplicates: int = 0
@@ -47,12 +47,24 @@ class Flush:
     def __bool__(self) -> bool:
         return bool(self.openings or self.receipts)
 
+    @property
+    def ledger(self) -> LedgerColumns:
+        """All accepted events."""
+        if len(self.ledger_parts) != 1:
+            self.ledger_parts = [joined_ledger(self.ledger_parts)]
+        return self.ledger_parts[0]
+
+    @property
+    def minutes(self) -> list[MinuteRow]:
+        """All minute rows, one by one."""
+        return [row for part in self.minute_parts for row in part]
+
     def extend(self, other: "Flush") -> None:
         """Add what another partition's fold learned."""
         self.openings += other.openings
         self.rejects += other.rejects
-        self.ledger.extend(other.ledger)
-        self.minutes += other.minutes
+        self.ledger_parts += other.ledger_parts
+        self.minute_parts += other.minute_parts
         self.receipts += other.receipts
         self.events += other.events
         self.duplicates += other.duplicates

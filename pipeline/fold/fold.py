@@ -10,11 +10,13 @@ import numpy as np
 from pipeline.catalogue import Catalogue
 from pipeline.contract.agency import agency_of
 from pipeline.contract.checks import check
-from pipeline.contract.columns import to_columns
+from pipeline.contract.columns import EventColumns, to_columns
 from pipeline.contract.decode import Decoded, Refusal, decode, original
+from pipeline.contract.profiles import Fault, Profiles
 from pipeline.fold.flush import Flush, Reject
 from pipeline.fold.histogram import bucket_of, whole_milliseconds
-from pipeline.fold.memory import Memory, event_hash, user_hashes
+from pipeline.fold.ledger import ledger_of
+from pipeline.fold.memory import Memory, event_hashes, user_hashes
 from pipeline.fold.minutes import SegmentMinutes
 from pipeline.fold.receipt import Receipt
 from pipeline.fold.records import LogPartition, RecordBatch
@@ -59,6 +61,7 @@ class PartitionFold:
         self._catalogues = catalogues
         self._memory = memory
         self._flush = Flush()
+        self._profiles = Profiles()
         self._openings = opened
         self._changed = False
         self._begin_segment(start)
@@ -97,7 +100,7 @@ class PartitionFold:
 
     def _take_progress(self) -> None:
         if self._changed:
-            self._flush.minutes += self._minutes.take(self._receipt.next_offset)
+            self._flush.minute_parts.append(self._minutes.take(self._receipt.next_offset))
             self._flush.receipts.append(replace(self._receipt, rejected=dict(self._receipt.rejected)))
             self._changed = False
 
@@ -179,39 +182,40 @@ class PartitionFold:
     ) -> list[Refusal]:
         """Count the good events of a batch; return those that the checks refuse."""
         receipt, rules = self._receipt, self._receipt.rules
-        columns = to_columns(decoded)
+        if self._profiles.full:
+            self._profiles = Profiles()
+        columns = to_columns(decoded, self._profiles)
         catalogue = self._catalogues[rules.catalogue_version]
         faults = check(columns, timestamps, catalogue, rules.max_age_days, rules.max_ahead_seconds)
         refusals = []
         if faults:
-            refusals = [
-                Refusal(
-                    columns.record[place],
-                    columns.batch_index[place],
-                    reason,
-                    words,
-                    original(values[columns.record[place]], columns.batch_index[place]),
-                )
-                for place, (reason, words) in faults.items()
-            ]
-            columns = columns.keep([place not in faults for place in range(len(columns))])
+            refusals = [self._refusal(columns, place, fault, values) for place, fault in faults.items()]
+            good = np.ones(len(columns), dtype=np.bool_)
+            good[list(faults)] = False
+            columns = columns.keep(good)
         receipt.events += len(columns)
         self._flush.events += len(columns)
-        hashes = [event_hash(source, id_) for source, id_ in zip(columns.source, columns.event_id, strict=True)]
-        first = self._memory.first_seen(hashes)
+        hashes = event_hashes(columns.source, columns.event_id)
+        first = self._memory.first_seen(hashes.tolist())
         if first is not None:
+            new = np.array(first, dtype=np.bool_)
             duplicates = first.count(False)
             receipt.duplicates += duplicates
             self._flush.duplicates += duplicates
-            columns = columns.keep(first)
-            hashes = [value for value, new in zip(hashes, first, strict=True) if new]
-        if not hashes:
+            columns, hashes = columns.keep(new), hashes[new]
+        if not len(columns):
             return refusals
-        receipt.accepted += len(hashes)
-        receipt.event_hash_sum = (receipt.event_hash_sum + sum(hashes)) & _HASH_MASK
+        receipt.accepted += len(columns)
+        receipt.event_hash_sum = (receipt.event_hash_sum + int(hashes.sum())) & _HASH_MASK
         durations = whole_milliseconds(columns.duration_ms)
         users = user_hashes(columns.user)
-        self._minutes.add(columns, durations, bucket_of(durations), users)
-        places = np.array(offsets, dtype=np.int64)[columns.record].tolist()
-        self._flush.ledger.add(self.log, places, columns, hashes, durations, users)
+        self._minutes.add(columns.profiles, columns.profile, columns.time_ms, durations, bucket_of(durations), users)
+        places = np.array(offsets, dtype=np.int64)[columns.record]
+        self._flush.ledger_parts.append(ledger_of(self.log, places, columns, hashes, durations, users))
         return refusals
+
+    @staticmethod
+    def _refusal(columns: EventColumns, place: int, fault: Fault, values: Sequence[bytes | None]) -> Refusal:
+        record, batch_index = int(columns.record[place]), int(columns.batch_index[place])
+        reason, words = fault
+        return Refusal(record, batch_index, reason, words, original(values[record], batch_index))

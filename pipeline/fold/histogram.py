@@ -42,9 +42,9 @@ _BOUNDS: Final = _upper_bounds()
 BUCKETS: Final = len(_BOUNDS)
 
 
-def whole_milliseconds(durations: list[float]) -> npt.NDArray[np.int64]:
+def whole_milliseconds(durations: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Round n durations in milliseconds, halves up."""
-    return np.floor(np.array(durations, dtype=np.float64) + 0.5).astype(np.int64)
+    return np.floor(durations + 0.5).astype(np.int64)
 
 
 def bucket_of(durations: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

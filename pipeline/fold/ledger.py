@@ -1,87 +1,117 @@
 """Accepted events as ledger columns, with their place in the log."""
 
-from dataclasses import dataclass, field, fields
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.contract.columns import EventColumns
+from pipeline.contract.encoded import Encoded, constant, encoded, joined
+from pipeline.contract.profiles import PROFILE_FIELDS
 from pipeline.fold.records import LogPartition
 
-_FROM_EVENTS: Final = (
-    "event_id",
-    "time_ms",
-    "agency",
-    "service",
-    "channel",
-    "outcome",
-    "stage",
-    "application",
-    "centre",
-    "district",
-    "hosting",
-    "sign_in",
-    "consumer",
-    "initiator",
-    "rating",
-    "batch_index",
-)
 
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class LedgerColumns:
-    """Accepted events, one list a column, all of one length. ``duration_ms`` is rounded; hashes are 64 bits."""
+    """n accepted events, one column of length n a field. ``duration_ms`` is rounded; hashes are 64 bits."""
 
-    topic_id: list[str] = field(default_factory=list)
-    partition: list[int] = field(default_factory=list)
-    offset: list[int] = field(default_factory=list)
-    batch_index: list[int] = field(default_factory=list)
-    event_hash: list[int] = field(default_factory=list)
-    event_id: list[str] = field(default_factory=list)
-    time_ms: list[int] = field(default_factory=list)
-    agency: list[str] = field(default_factory=list)
-    service: list[str] = field(default_factory=list)
-    channel: list[str] = field(default_factory=list)
-    outcome: list[str] = field(default_factory=list)
-    stage: list[str] = field(default_factory=list)
-    duration_ms: list[int] = field(default_factory=list)
-    user_hash: list[int] = field(default_factory=list)
-    application: list[str] = field(default_factory=list)
-    centre: list[str] = field(default_factory=list)
-    district: list[str] = field(default_factory=list)
-    hosting: list[str] = field(default_factory=list)
-    sign_in: list[str] = field(default_factory=list)
-    consumer: list[str] = field(default_factory=list)
-    initiator: list[str] = field(default_factory=list)
-    rating: list[int] = field(default_factory=list)
+    topic_id: Encoded
+    partition: npt.NDArray[np.int64]
+    offset: npt.NDArray[np.int64]
+    batch_index: npt.NDArray[np.int64]
+    event_hash: npt.NDArray[np.uint64]
+    event_id: list[str]
+    time_ms: npt.NDArray[np.int64]
+    agency: Encoded
+    service: Encoded
+    channel: Encoded
+    outcome: Encoded
+    stage: Encoded
+    duration_ms: npt.NDArray[np.int64]
+    user_hash: npt.NDArray[np.uint64]
+    application: list[str]
+    centre: Encoded
+    district: Encoded
+    hosting: Encoded
+    sign_in: Encoded
+    consumer: Encoded
+    initiator: Encoded
+    rating: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
-        return len(self.offset)
+        return len(self.event_id)
 
-    def add(
-        self,
-        log: LogPartition,
-        offsets: list[int],
-        columns: EventColumns,
-        hashes: list[int],
-        durations: npt.NDArray[np.int64],
-        users: npt.NDArray[np.uint64],
-    ) -> None:
-        """Append n accepted events of one partition."""
-        self.topic_id.extend([log.topic_id] * len(columns))
-        self.partition.extend([log.partition] * len(columns))
-        self.offset.extend(offsets)
-        self.event_hash.extend(hashes)
-        self.duration_ms.extend(durations.tolist())
-        self.user_hash.extend(users.tolist())
-        for name in _FROM_EVENTS:
-            getattr(self, name).extend(getattr(columns, name))
-
-    def extend(self, other: "LedgerColumns") -> None:
-        """Append the events of another partition."""
-        for name in LEDGER_COLUMN_NAMES:
-            getattr(self, name).extend(getattr(other, name))
+    def take(self, places: npt.NDArray[np.int64]) -> "LedgerColumns":
+        """The events at some places."""
+        return LedgerColumns(**{name: _taken(getattr(self, name), places) for name in LEDGER_COLUMN_NAMES})
 
 
 LEDGER_COLUMN_NAMES: Final = tuple(item.name for item in fields(LedgerColumns))
+_TEXTS: Final = ("topic_id", *PROFILE_FIELDS)
+_FREE_TEXTS: Final = ("event_id", "application")
+_HASHES: Final = ("event_hash", "user_hash")
+
+
+def ledger_of(
+    log: LogPartition,
+    offsets: npt.NDArray[np.int64],
+    columns: EventColumns,
+    hashes: npt.NDArray[np.uint64],
+    durations: npt.NDArray[np.int64],
+    users: npt.NDArray[np.uint64],
+) -> LedgerColumns:
+    """n accepted events of one partition."""
+    count = len(columns)
+    return LedgerColumns(
+        topic_id=constant(log.topic_id, count),
+        partition=np.full(count, log.partition, dtype=np.int64),
+        offset=offsets,
+        batch_index=columns.batch_index,
+        event_hash=hashes,
+        event_id=columns.event_id,
+        time_ms=columns.time_ms,
+        duration_ms=durations,
+        user_hash=users,
+        application=columns.application,
+        rating=columns.rating,
+        **{name: columns.text(name) for name in PROFILE_FIELDS},
+    )
+
+
+def ledger_from(columns: Mapping[str, Sequence[Any]], count: int) -> LedgerColumns:
+    """``count`` events of the ledger as ClickHouse told them: plain values by name; none where a name is missing."""
+    made: dict[str, Any] = {}
+    for name in LEDGER_COLUMN_NAMES:
+        values = columns.get(name, ())
+        if name in _TEXTS:
+            made[name] = encoded(cast(Sequence[str], values)) if values else constant("", count)
+        elif name in _FREE_TEXTS:
+            made[name] = list(values) if values else [""] * count
+        elif values:
+            made[name] = np.array(values, dtype=np.uint64 if name in _HASHES else np.int64)
+        else:
+            made[name] = np.zeros(count, dtype=np.uint64 if name in _HASHES else np.int64)
+    return LedgerColumns(**made)
+
+
+def joined_ledger(parts: Sequence[LedgerColumns]) -> LedgerColumns:
+    """The events of all parts, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    made = {name: _joined([getattr(part, name) for part in parts]) for name in LEDGER_COLUMN_NAMES}
+    return LedgerColumns(**made) if parts else ledger_from({}, 0)
+
+
+def _joined(columns: Sequence[Any]) -> Any:
+    if not columns or isinstance(columns[0], Encoded):
+        return joined(columns)
+    return list(chain.from_iterable(columns)) if isinstance(columns[0], list) else np.concatenate(columns)
+
+
+def _taken(column: Any, places: npt.NDArray[np.int64]) -> Any:
+    if isinstance(column, Encoded):
+        return column.take(places)
+    return [column[place] for place in places.tolist()] if isinstance(column, list) else column[places]

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from itertools import zip_longest
 from typing import Final
 
+import numpy as np
+
 from pipeline.errors import StoreError
 from pipeline.fold.flush import Flush
 from pipeline.settings import Settings
@@ -45,7 +47,7 @@ class Marks:
 
     def written(self, flush: Flush) -> None:
         """Mark the periods of a flush that was written."""
-        minutes = {row.key.minute for row in flush.minutes}
+        minutes = {minute for part in flush.minute_parts for minute in np.unique(part.minute).tolist()}
         for kind in self._numbers:
             self.add(kind, {kind.number(minute) for minute in minutes})
 

@@ -6,10 +6,11 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
+from pipeline.contract.profiles import PROFILE_FIELDS, profiles_of
 from pipeline.fold.flush import Flush
 from pipeline.fold.histogram import bucket_of
-from pipeline.fold.ledger import LEDGER_COLUMN_NAMES, LedgerColumns
-from pipeline.fold.minutes import MinuteRow, SegmentMinutes
+from pipeline.fold.ledger import LEDGER_COLUMN_NAMES, LedgerColumns, ledger_from
+from pipeline.fold.minutes import MinuteRows, SegmentMinutes
 from pipeline.fold.receipt import Receipt
 from pipeline.fold.records import LogPartition
 from sinks.clickhouse.client import Client, Column
@@ -55,24 +56,23 @@ def write_from_ledger(
     first, last = receipts[0], receipts[-1]
     events = _events(client, first.log, first.segment, last.next_offset)
     starts = [item.segment for item in receipts]
-    owners = np.searchsorted(np.array(starts, dtype=np.int64), np.array(events.offset, dtype=np.int64), "right") - 1
-    rows: list[MinuteRow] = []
+    owners = np.searchsorted(np.array(starts, dtype=np.int64), events.offset, "right") - 1
+    parts: list[MinuteRows] = []
     for number, receipt in enumerate(receipts):
-        places = np.flatnonzero(owners == number).tolist()
-        mine = _at(events, places)
-        hash_sum = sum(mine.event_hash) & _MASK
+        mine = events.take(np.flatnonzero(owners == number))
+        hash_sum = int(mine.event_hash.sum()) & _MASK
         if (len(mine), hash_sum) != (receipt.accepted, receipt.event_hash_sum):
             words = f"receipt says {receipt.accepted} accepted, coordinates and ledger have {len(mine)}"
             if len(mine) == receipt.accepted:
                 words += ", but not of the same events"
             return Mismatch(where(receipt), words)
-        if not places:
+        if not len(mine):
             continue
         minutes = SegmentMinutes(receipt.log, receipt.segment, dimensions)
-        durations = np.array(mine.duration_ms, dtype=np.int64)
-        minutes.add(mine, durations, bucket_of(durations), np.array(mine.user_hash, dtype=np.uint64))
-        rows += minutes.take(receipt.next_offset)
-    write_rows(client, Flush(minutes=rows), SUFFIX)
+        profiles, profile = profiles_of(getattr(mine, name) for name in PROFILE_FIELDS)
+        minutes.add(profiles, profile, mine.time_ms, mine.duration_ms, bucket_of(mine.duration_ms), mine.user_hash)
+        parts.append(minutes.take(receipt.next_offset))
+    write_rows(client, Flush(minute_parts=parts), SUFFIX)
     _mark(client, id_, receipts, "ledger")
     return None
 
@@ -106,21 +106,8 @@ def _events(client: Client, log: LogPartition, first: int, end: int) -> LedgerCo
         " LIMIT 1 BY offset, batch_index",
         {"topic_id": log.topic_id, "partition": log.partition, "first": first, "end": end},
     )
-    events = LedgerColumns()
-    if answer.rows:
-        for name, values in zip(answer.names, zip(*answer.rows, strict=True), strict=True):
-            setattr(events, name, list(values))
-        events.topic_id = [log.topic_id] * len(answer.rows)
-        events.partition = [log.partition] * len(answer.rows)
-    return events
-
-
-def _at(events: LedgerColumns, places: list[int]) -> LedgerColumns:
-    chosen = LedgerColumns()
-    for name in LEDGER_COLUMN_NAMES:
-        values = getattr(events, name)
-        setattr(chosen, name, [values[place] for place in places])
-    return chosen
+    columns = dict(zip(answer.names, zip(*answer.rows, strict=True), strict=True)) if answer.rows else {}
+    return ledger_from(columns, len(answer.rows))
 
 
 def _mark(client: Client, id_: str, receipts: Sequence[Receipt], source: Source) -> None:

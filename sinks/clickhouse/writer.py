@@ -1,11 +1,14 @@
 """Writes a flush to ClickHouse. Every insert is an upsert of what the log says, so any of them may be repeated."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
+import numpy as np
+
+from pipeline.contract.encoded import Encoded, Lists, Maps, constant, joined
 from pipeline.fold.flush import Flush
 from pipeline.fold.ledger import LedgerColumns
-from pipeline.fold.minutes import MinuteRow
+from pipeline.fold.minutes import MinuteRows
 from pipeline.fold.receipt import Receipt
 from pipeline.fold.rules import DIMENSIONS
 from sinks.clickhouse.client import Client, Column
@@ -55,8 +58,8 @@ def write_rows(client: Client, flush: Flush, suffix: str = "") -> None:
     if len(flush.ledger):
         client.insert(f"ledger{suffix}", _ledger_columns(flush.ledger, tuple(_LEDGER_TYPES)))
         client.insert(f"coordinates{suffix}", _ledger_columns(flush.ledger, _COORDINATES))
-    if flush.minutes:
-        client.insert(f"minutes{suffix}", _minute_columns(flush.minutes))
+    if any(map(len, flush.minute_parts)):
+        client.insert(f"minutes{suffix}", _minute_columns(flush.minute_parts))
 
 
 def write_receipts(client: Client, receipts: Sequence[Receipt]) -> None:
@@ -68,37 +71,45 @@ def _ledger_columns(ledger: LedgerColumns, names: Sequence[str]) -> list[Column]
     return [Column(name, _LEDGER_TYPES[name], getattr(ledger, name)) for name in names]
 
 
-def _minute_columns(rows: Sequence[MinuteRow]) -> list[Column]:
-    return [
-        Column("agency", "String", [row.key.agency for row in rows]),
-        Column("service", "String", [row.key.service for row in rows]),
-        Column("minute", "UInt32", [row.key.minute for row in rows]),
-        Column("channel", "String", [row.key.channel for row in rows]),
-        Column("outcome", "String", [row.key.outcome for row in rows]),
-        Column("stage", "String", [row.key.stage for row in rows]),
-        Column("topic_id", "String", [row.log.topic_id for row in rows]),
-        Column("partition", "UInt32", [row.log.partition for row in rows]),
-        Column("segment", "UInt64", [row.segment for row in rows]),
-        Column("next_offset", "UInt64", [row.next_offset for row in rows]),
-        Column("events", "UInt64", [row.events for row in rows]),
-        Column("duration_ms_sum", "UInt64", [row.duration_ms_sum for row in rows]),
-        Column("histogram", "Map(Int16, UInt64)", [row.histogram for row in rows]),
-        Column("user_hashes", "Array(UInt64)", [row.users.tolist() for row in rows]),
-        *_further_columns(rows),
-    ]
+def _minute_columns(parts: Sequence[MinuteRows]) -> list[Column]:
+    def numbers(of: Callable[[MinuteRows], Any]) -> Any:
+        return np.concatenate([of(part) for part in parts])
 
+    def every(of: Callable[[MinuteRows], int]) -> Any:
+        return np.repeat([of(part) for part in parts], [len(part) for part in parts])
 
-def _further_columns(rows: Sequence[MinuteRow]) -> list[Column]:
-    """The dimensions that the rules of some of the segments add; those of the others are empty there."""
-    named = {name for row in rows for name in row.dimensions}
+    def ends(of: Callable[[MinuteRows], Maps | Lists]) -> Any:
+        before = np.cumsum([0, *(len(of(part).values) for part in parts)]).astype(np.uint64)
+        return np.concatenate([of(part).ends + start for part, start in zip(parts, before[:-1], strict=True)])
+
+    def texts(name: str) -> Encoded:
+        return joined([part.texts[name] if name in part.texts else constant("", len(part)) for part in parts])
+
+    histogram = Maps(
+        numbers(lambda part: part.histogram.keys),
+        numbers(lambda part: part.histogram.values),
+        ends(lambda part: part.histogram),
+    )
+    users = Lists(numbers(lambda part: part.user_hashes.values), ends(lambda part: part.user_hashes))
+    topics = joined([constant(part.log.topic_id, len(part)) for part in parts])
+    # The dimensions that the rules of some of the segments add; those of the others are empty there.
+    further = [name for name in DIMENSIONS if any(name in part.texts for part in parts)]
     return [
-        Column(
-            name,
-            "String",
-            [row.key.further[row.dimensions.index(name)] if name in row.dimensions else "" for row in rows],
-        )
-        for name in DIMENSIONS
-        if name in named
+        Column("agency", "String", texts("agency")),
+        Column("service", "String", texts("service")),
+        Column("minute", "UInt32", numbers(lambda part: part.minute)),
+        Column("channel", "String", texts("channel")),
+        Column("outcome", "String", texts("outcome")),
+        Column("stage", "String", texts("stage")),
+        Column("topic_id", "String", topics),
+        Column("partition", "UInt32", every(lambda part: part.log.partition)),
+        Column("segment", "UInt64", every(lambda part: part.segment)),
+        Column("next_offset", "UInt64", every(lambda part: part.next_offset)),
+        Column("events", "UInt64", numbers(lambda part: part.events)),
+        Column("duration_ms_sum", "UInt64", numbers(lambda part: part.duration_ms_sum)),
+        Column("histogram", "Map(Int16, UInt64)", histogram),
+        Column("user_hashes", "Array(UInt64)", users),
+        *(Column(name, "String", texts(name)) for name in further),
     ]
 
 

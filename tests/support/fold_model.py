@@ -243,13 +243,17 @@ class Store:
                 assert sum(row.events for row in rows) == receipt.accepted
 
     def _ledger(self, flush: Flush) -> None:
-        for id_, offset in zip(flush.ledger.event_id, flush.ledger.offset, strict=True):
+        for id_, offset in zip(flush.ledger.event_id, flush.ledger.offset.tolist(), strict=True):
             self.ledger[id_] = min(offset, self.ledger.get(id_, offset))
 
     def _coordinates(self, flush: Flush, logs: dict[int, LogPartition]) -> None:
         ledger = flush.ledger
         for partition, offset, index, hash_ in zip(
-            ledger.partition, ledger.offset, ledger.batch_index, ledger.event_hash, strict=True
+            ledger.partition.tolist(),
+            ledger.offset.tolist(),
+            ledger.batch_index.tolist(),
+            ledger.event_hash.tolist(),
+            strict=True,
         ):
             self.coordinates[logs[partition], offset, index] = hash_
 

@@ -7,16 +7,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.catalogue import Agency, Catalogue, Names, Service
 from pipeline.contract.checks import EARLIEST_MS, LATEST_MS, check
-from pipeline.contract.columns import COLUMN_NAMES, EventColumns, to_columns
+from pipeline.contract.columns import EventColumns, to_columns
 from pipeline.contract.decode import decode
 from pipeline.contract.events import STAGE_TYPE, USED_TYPE
 from pipeline.contract.identifiers import code_fault, pseudonym_fault
+from pipeline.contract.profiles import PROFILE_FIELDS, Profiles, profiles_of
 from pipeline.contract.reasons import Reason
 
 NAMES = Names("a", "a", "a")
@@ -60,7 +62,24 @@ STAGE = {"outcome": "", "stage": "received", "application": "A-1"}
 def columns(*events: dict[str, Any]) -> EventColumns:
     """Columns of good events but for what is given, each in a message of its own."""
     rows = [{**GOOD, "record": place, "batch_index": 0, **event} for place, event in enumerate(events)]
-    return EventColumns(**{name: [row[name] for row in rows] for name in COLUMN_NAMES})
+
+    def of(name: str) -> list[Any]:
+        return [row[name] for row in rows]
+
+    profiles, profile = profiles_of(map(of, PROFILE_FIELDS))
+    return EventColumns(
+        record=np.array(of("record"), dtype=np.int64),
+        batch_index=np.array(of("batch_index"), dtype=np.int64),
+        event_id=of("event_id"),
+        source=of("source"),
+        time_ms=np.array(of("time_ms"), dtype=np.int64),
+        duration_ms=np.array(of("duration_ms"), dtype=np.float64),
+        user=of("user"),
+        application=of("application"),
+        rating=np.array(of("rating"), dtype=np.uint8),
+        profile=profile,
+        profiles=profiles,
+    )
 
 
 def faults(*events: dict[str, Any], timestamps: Sequence[int] | None = None) -> dict[int, tuple[Reason, str]]:
@@ -167,7 +186,7 @@ def test_the_clock_is_not_asked() -> None:
 def test_the_ends_of_the_calendar_are_refused(time: str, reason: Reason, stamp: int) -> None:
     data = {name: GOOD[name] for name in ("agency", "service", "channel", "outcome", "duration_ms")}
     event = {"specversion": "1.0", "type": USED_TYPE, "id": "1", "source": "s", "time": time, "data": data}
-    decoded = to_columns(decode([msgspec.json.encode(event)], [()]))
+    decoded = to_columns(decode([msgspec.json.encode(event)], [()]), Profiles())
     found = check(decoded, [stamp], CATALOGUE, MAX_AGE_DAYS, MAX_AHEAD_SECONDS)
     assert [words[0] for words in found.values()] == [reason]
 
@@ -176,7 +195,7 @@ def test_milliseconds_are_rounded_not_cut() -> None:
     data = {"agency": "mia", "service": "id-card", "application": "A-1", "stage": "received"}
     time = (datetime.fromtimestamp(NOW / 1000, UTC) + timedelta(microseconds=999_999)).isoformat()
     event = {"specversion": "1.0", "type": STAGE_TYPE, "id": "1", "source": "s", "time": time, "data": data}
-    assert to_columns(decode([msgspec.json.encode(event)], [()])).time_ms == [NOW + 1000]
+    assert to_columns(decode([msgspec.json.encode(event)], [()]), Profiles()).time_ms.tolist() == [NOW + 1000]
 
 
 # Texts

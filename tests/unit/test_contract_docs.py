@@ -4,7 +4,7 @@ import copy
 import json
 import re
 import subprocess
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from pipeline.catalogue import demonstration_catalogue
 from pipeline.contract.checks import check
-from pipeline.contract.columns import to_columns
+from pipeline.contract.columns import EventColumns, to_columns
 from pipeline.contract.decode import Decoded, decode
 from pipeline.contract.events import MAX_DURATION_MS, STAGE_TYPE, USED_TYPE, StageData, UseData
 from pipeline.contract.generate import (
@@ -33,6 +33,7 @@ from pipeline.contract.generate import (
     reasons_table,
 )
 from pipeline.contract.identifiers import pseudonym_fault
+from pipeline.contract.profiles import PROFILE_FIELDS, Profiles
 from pipeline.contract.reasons import Reason
 from pipeline.fold.flush import Reject
 from pipeline.fold.records import LogPartition
@@ -167,7 +168,7 @@ def test_all_examples_pass_the_checks_too() -> None:
     decoded = decode(values, headers)
     assert decoded.refusals == []
     assert len(decoded.events) == 4 + len(EXAMPLES["batch.json"])
-    columns = to_columns(decoded)
+    columns = to_columns(decoded, Profiles())
     stamps = [max(columns.time_ms)] * len(values)
     assert check(columns, stamps, demonstration_catalogue(), max_age_days=1, max_ahead_seconds=1) == {}
 
@@ -177,7 +178,13 @@ def test_binary_examples_equal_the_structured_ones() -> None:
         binary = EXAMPLES[f"binary.{kind}.json"]
         headers = [(key, text.encode()) for key, text in binary["headers"].items()]
         decoded = decode([json.dumps(binary["value"]).encode()], [headers])
-        assert to_columns(decoded) == to_columns(one(EXAMPLES[f"{kind}.json"]))
+        ours, structured = (to_columns(events, Profiles()) for events in (decoded, one(EXAMPLES[f"{kind}.json"])))
+        for field in fields(EventColumns):
+            if field.name != "profiles":
+                assert list(getattr(ours, field.name)) == list(getattr(structured, field.name))
+        assert [list(ours.text(name)) for name in PROFILE_FIELDS] == [
+            list(structured.text(name)) for name in PROFILE_FIELDS
+        ]
 
 
 def test_there_is_an_example_of_every_value_that_is_easily_got_wrong() -> None:
@@ -312,7 +319,7 @@ def test_what_breaks_a_pattern_is_refused_by_the_schema_and_by_the_checks(kind: 
         assert not VALIDATORS[kind].is_valid(event)
         if value == "" and name not in data["required"]:
             continue  # an empty text is taken for an absent one
-        columns = to_columns(one(event))
+        columns = to_columns(one(event), Profiles())
         found = check(columns, [columns.time_ms[0]], demonstration_catalogue(), 1, 1)
         assert list(found) == [0], name
 
@@ -471,5 +478,5 @@ def test_the_readmes_binary_message_is_counted() -> None:
     headers = [(name, text.encode()) for name, text in given_headers.items()]
     decoded = decode([value], [headers])
     assert decoded.refusals == []
-    columns = to_columns(decoded)
+    columns = to_columns(decoded, Profiles())
     assert check(columns, columns.time_ms, demonstration_catalogue(), 1, 1) == {}

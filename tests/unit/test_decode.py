@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline.contract.columns import to_columns
 from pipeline.contract.decode import Decoded, Headers, Refusal, decode, original
 from pipeline.contract.events import CHANNELS, STAGE_TYPE, USED_TYPE, StageEvent, UsedEvent
+from pipeline.contract.profiles import Profiles
 from pipeline.contract.reasons import Reason
 
 Json = dict[str, Any]
@@ -423,7 +424,7 @@ def test_times_are_read_in_all_forms_of_rfc_3339(time: str) -> None:
 def test_the_ends_of_the_calendar_do_not_overflow(time: str) -> None:
     decoded = one(encoded(changed(time=time)))
     assert decoded.refusals == []
-    assert len(to_columns(decoded).time_ms) == 1
+    assert len(to_columns(decoded, Profiles()).time_ms) == 1
 
 
 def test_control_characters_in_text_arrive_as_they_were_sent() -> None:
@@ -561,7 +562,7 @@ def whole(values: list[bytes | None], headers: list[Headers]) -> Decoded:
         assert re.fullmatch(r"[^\r\n]{1,300}", refused.detail)
     for record, index in zip(decoded.records, decoded.batch_indexes, strict=True):
         assert original(values[record], index)
-    assert len(to_columns(decoded)) == len(decoded.events)
+    assert len(to_columns(decoded, Profiles())) == len(decoded.events)
     return decoded
 
 

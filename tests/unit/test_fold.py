@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -376,7 +377,7 @@ def test_a_bad_event_in_a_batch_costs_only_itself() -> None:
     feed(fold, [LogRecord(7, BASE_MS, batch)], 1)
     flush = fold.take()
     assert flush.ledger.event_id == ["id-1", "id-3"]
-    assert flush.ledger.batch_index == [0, 2]
+    assert flush.ledger.batch_index.tolist() == [0, 2]
     (reject,) = flush.rejects
     assert (reject.offset, reject.batch_index, reject.reason) == (7, 1, Reason.UNKNOWN_AGENCY)
     assert b'"id-2"' in reject.value
@@ -400,7 +401,7 @@ def test_the_catalogue_of_a_version_is_the_one_that_judges() -> None:
 
 @given(st.lists(st.integers(0, 86_400_000), min_size=1, max_size=200), st.sampled_from([0.5, 0.95, 0.99, 1.0]))
 def test_quantiles_from_buckets_are_within_one_percent(durations: list[int], share: float) -> None:
-    buckets = bucket_of(whole_milliseconds([float(value) for value in durations])).tolist()
+    buckets = bucket_of(whole_milliseconds(np.array(durations, dtype=np.float64))).tolist()
     histogram = {bucket: buckets.count(bucket) for bucket in buckets}
     exact = sorted(durations)[max(1, -int(-share * len(durations) // 1)) - 1]
     assert quantile(histogram, share) == pytest.approx(exact, rel=0.0100001)
@@ -408,5 +409,5 @@ def test_quantiles_from_buckets_are_within_one_percent(durations: list[int], sha
 
 @given(st.integers(0, 86_400_000))
 def test_every_duration_is_within_one_percent_of_its_bucket(duration: int) -> None:
-    (bucket,) = bucket_of(whole_milliseconds([float(duration)])).tolist()
+    (bucket,) = bucket_of(whole_milliseconds(np.array([duration], dtype=np.float64))).tolist()
     assert estimate(bucket) == pytest.approx(duration, rel=0.0100001)

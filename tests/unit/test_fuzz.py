@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.catalogue import demonstration_catalogue
@@ -116,7 +117,7 @@ def check_writable(flush: Flush) -> None:
         assert 0 < len(reject.detail) <= 400
     for columns in (
         _ledger_columns(flush.ledger, tuple(_LEDGER_TYPES)),
-        _minute_columns(flush.minutes),
+        _minute_columns(flush.minute_parts),
         _receipt_columns(flush.openings + flush.receipts),
     ):
         for column in columns:
@@ -125,6 +126,7 @@ def check_writable(flush: Flush) -> None:
 
 def check_column(column: Column) -> None:
     kind, values = column.type, column.values
+    values = values.tolist() if isinstance(values, np.ndarray) else list(values)
     if kind == "String":
         "".join(values).encode("utf-8")
     elif found := re.fullmatch(r"(U?)Int(\d+)", kind):

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.contract.reasons import Reason
 from pipeline.errors import BrokerError, StoreError
 from pipeline.fold.flush import Flush
-from pipeline.fold.ledger import LedgerColumns
+from pipeline.fold.ledger import LedgerColumns, ledger_from
 from sinks.prometheus import FRESHNESS_BOUNDS_MS, LATENCY_BOUNDS_MS, Freshness, Metrics
 from tests.support.sink_suite.data import (
     CATALOGUE,
@@ -48,14 +48,14 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 def ledger(*rows: tuple[str, str, int, int], stage: str = "") -> LedgerColumns:
     """Rows of (agency, outcome, duration in ms, time in ms)."""
-    return LedgerColumns(
-        agency=[row[0] for row in rows],
-        outcome=[row[1] for row in rows],
-        duration_ms=[row[2] for row in rows],
-        time_ms=[row[3] for row in rows],
-        stage=[stage] * len(rows),
-        offset=list(range(len(rows))),
-    )
+    columns = {
+        "agency": [row[0] for row in rows],
+        "outcome": [row[1] for row in rows],
+        "duration_ms": [row[2] for row in rows],
+        "time_ms": [row[3] for row in rows],
+        "stage": [stage] * len(rows),
+    }
+    return ledger_from(columns, len(rows))
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_durations_are_counted_as_naively_without_stages(busy: Metrics) -> None:
 def test_a_duration_on_a_bound_is_in_the_bucket_of_that_bound() -> None:
     metrics = Metrics(["a"])
     rows = ledger(*(("a", "success", value, 0) for value in (0, 10, 11, 300_000, 300_001)))
-    metrics.flush_written(Flush(ledger=rows), 0.1, 1.0)
+    metrics.flush_written(Flush(ledger_parts=[rows]), 0.1, 1.0)
     name = "xidmet_service_duration_seconds_bucket"
     assert [value(metrics, name, agency="a", le=le) for le in ("0.01", "0.025", "60.0", "300.0", "+Inf")] == [
         2,
@@ -156,7 +156,7 @@ def test_freshness_is_from_the_events_time_to_the_write() -> None:
     delays = [0, 100, 101, 2_000, 4_000_000, -500]
     written_at = 1_800_000_000.0
     rows = ledger(*(("a", "success", 1, round(written_at * 1000) - delay) for delay in delays))
-    metrics.flush_written(Flush(ledger=rows), 0.1, written_at)
+    metrics.flush_written(Flush(ledger_parts=[rows]), 0.1, written_at)
     name = "xidmet_freshness_seconds"
     assert value(metrics, f"{name}_count") == 6
     # An event from the future is as fresh as can be, not fresher.
@@ -189,7 +189,7 @@ def test_a_delay_of_years_counts_as_a_day_and_none_at_all_as_zero() -> None:
 def test_unknown_agencies_are_one_series_whatever_their_number() -> None:
     metrics = Metrics(["known"])
     rows = ledger(*((f"agency-{number}", "success", 5, 0) for number in range(1_000)), ("known", "success", 5, 0))
-    metrics.flush_written(Flush(ledger=rows), 0.1, 1.0)
+    metrics.flush_written(Flush(ledger_parts=[rows]), 0.1, 1.0)
     assert {labels[0][1]: count for labels, count in series(metrics, "xidmet_events_total").items()} == {
         "known": 1,
         "other": 1_000,
@@ -248,6 +248,6 @@ def test_a_sink_that_fails_is_down_until_a_flush_is_written() -> None:
 
 def test_a_flush_of_stages_alone_has_no_durations() -> None:
     metrics = Metrics(["a"])
-    metrics.flush_written(Flush(ledger=ledger(("a", "", 0, 0), stage="received")), 0.1, 1.0)
+    metrics.flush_written(Flush(ledger_parts=[ledger(("a", "", 0, 0), stage="received")]), 0.1, 1.0)
     assert series(metrics, "xidmet_service_duration_seconds_count") == {}
     assert value(metrics, "xidmet_events_total", agency="a", outcome="received") == 1

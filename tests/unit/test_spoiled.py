@@ -11,6 +11,7 @@ from pipeline.contract.checks import check
 from pipeline.contract.columns import to_columns
 from pipeline.contract.decode import decode
 from pipeline.contract.events import STAGE_TYPE, USED_TYPE
+from pipeline.contract.profiles import Profiles
 from pipeline.contract.reasons import Reason
 from pipeline.generator import Generator, spoiled
 
@@ -28,7 +29,7 @@ def reasons(message: bytes) -> list[Reason]:
     decoded = decode([message], [()])
     if decoded.refusals:
         return [refusal.reason for refusal in decoded.refusals]
-    columns = to_columns(decoded)
+    columns = to_columns(decoded, Profiles())
     faults = check(columns, [int(NOW.timestamp() * 1000)], demonstration_catalogue(), 3_660, 300)
     return [reason for reason, _ in faults.values()]
 

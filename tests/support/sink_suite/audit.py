@@ -223,7 +223,7 @@ class TestAudit:
         with migrated(store) as client:
             write(client, flushes)
             before = audit(client)
-            write_results(client, Flush(ledger=last.ledger, minutes=last.minutes))
+            write_results(client, Flush(ledger_parts=last.ledger_parts, minute_parts=last.minute_parts))
             report = audit(client)
         assert (report.in_flight, report.findings) == (1, [])
         assert (report.accepted, report.ledger, report.minutes) == (before.accepted, before.ledger, before.minutes)

@@ -41,7 +41,7 @@ class TestPositions:
     def hashes(log: Log, *segments: int) -> list[list[int]]:
         """Event hashes that a fold of the log accepts, of each segment."""
         (flush,) = folded(log, 10_000)
-        places = list(zip(flush.ledger.offset, flush.ledger.event_hash, strict=True))
+        places = list(zip(flush.ledger.offset.tolist(), flush.ledger.event_hash.tolist(), strict=True))
         return [sorted(value for offset, value in places if offset // SIZE == number) for number in segments]
 
     @staticmethod

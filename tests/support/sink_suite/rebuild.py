@@ -138,10 +138,10 @@ class TestRebuild:
             def report(step: str, _: str) -> None:
                 if step == "catch up":
                     write_openings(client, late)
-                    write_rows(client, Flush(minutes=late.minutes), shadow.SUFFIX)
+                    write_rows(client, Flush(minute_parts=late.minute_parts), shadow.SUFFIX)
 
             work_on.run(client, settings, work, report)
-            write_results(client, Flush(ledger=late.ledger, receipts=late.receipts))
+            write_results(client, Flush(ledger_parts=late.ledger_parts, receipts=late.receipts))
             assert rows(client, MINUTES) == whole
             assert audit(client).findings == []
 

@@ -1,0 +1,163 @@
+"""The fields of events that take few values, as one number an event.
+
+Agency, service, channel and their like come in far fewer combinations than there are events. A combination is a
+*profile*. It is looked up once an event, in one step for all the fields, and whatever depends on them alone (codes that
+are none, a service that the catalogue does not have, the group in the minutes) is worked out once a profile.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.contract.encoded import Encoded
+from pipeline.contract.events import StageData, UseData
+from pipeline.contract.reasons import Reason
+
+PROFILE_FIELDS: Final = (
+    "agency",
+    "service",
+    "channel",
+    "outcome",
+    "stage",
+    "centre",
+    "district",
+    "hosting",
+    "sign_in",
+    "consumer",
+    "initiator",
+)
+T = TypeVar("T")
+Fault = tuple[Reason, str]
+Profile = tuple[str, ...]
+"""Texts in the order of ``PROFILE_FIELDS``; ``""`` where absent."""
+
+MOST_PROFILES: Final = 100_000
+"""So many profiles a table holds before another one is begun: some fields are free texts of whoever emits."""
+
+_USE_FIELDS: Final = tuple(name for name in PROFILE_FIELDS if name != "stage")
+_use_key: Final[Callable[[UseData], tuple[str | None, ...]]] = attrgetter(*_USE_FIELDS)
+_STAGE_PLACE: Final = PROFILE_FIELDS.index("stage")
+_NO_USE: Final = ("",) * (len(PROFILE_FIELDS) - 1 - _STAGE_PLACE)
+
+
+class _Numbering(dict[T, int]):
+    """Numbers what it is asked for, from 0, and keeps a list of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: list[T] = []
+
+    def __missing__(self, key: T) -> int:
+        number = self[key] = len(self.listed)
+        self.listed.append(key)
+        return number
+
+
+@dataclass(slots=True)
+class _Codes:
+    """One number a profile; as an array as far as it was asked for."""
+
+    listed: list[int] = field(default_factory=list)
+    array: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+
+    def all(self) -> npt.NDArray[np.int32]:
+        if len(self.array) < len(self.listed):
+            self.array = np.array(self.listed, dtype=np.int32)
+        return self.array
+
+
+@dataclass(slots=True)
+class _Faults:
+    """The profiles that are refused, by number; ``seen`` of them were looked at."""
+
+    found: dict[int, Fault] = field(default_factory=dict)
+    seen: int = 0
+
+
+class Profiles:
+    """Numbers profiles in the order in which they are met. Nothing is ever taken out or changed."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Profile, int] = {}
+        self._of_uses = _OfUses(self)
+        self._profiles: list[Profile] = []
+        self._words = [_Numbering[str]() for _ in PROFILE_FIELDS]
+        self._codes = [_Codes() for _ in PROFILE_FIELDS]
+        self._groups: dict[tuple[str, ...], tuple[_Numbering[Profile], _Codes]] = {}
+        self._faults: dict[object, _Faults] = {}
+
+    def __len__(self) -> int:
+        return len(self._profiles)
+
+    @property
+    def full(self) -> bool:
+        """Whether another table should be begun."""
+        return len(self._profiles) >= MOST_PROFILES
+
+    def number_uses(self, uses: Sequence[UseData]) -> npt.NDArray[np.int32]:
+        """The profile of each of n uses."""
+        return np.fromiter(map(self._of_uses.__getitem__, map(_use_key, uses)), np.int32, len(uses))
+
+    def number_stage(self, stage: StageData) -> int:
+        """The profile of a stage."""
+        return self.number((stage.agency, stage.service, stage.channel or "", "", stage.stage, *_NO_USE))
+
+    def number(self, profile: Profile) -> int:
+        """The number of a profile."""
+        number = self._numbers.get(profile)
+        if number is None:
+            number = len(self._profiles)
+            for value, words, codes in zip(profile, self._words, self._codes, strict=True):
+                codes.listed.append(words[value])
+            self._profiles.append(profile)
+            self._numbers[profile] = number
+        return number
+
+    def column(self, name: str, numbers: npt.NDArray[np.int32]) -> Encoded:
+        """One field of n events, given their profiles."""
+        place = PROFILE_FIELDS.index(name)
+        return Encoded(self._words[place].listed, self._codes[place].all()[numbers])
+
+    def groups(self, names: tuple[str, ...]) -> tuple[npt.NDArray[np.int32], Sequence[Profile]]:
+        """The distinct values of some fields: which of them each profile has, and what they are."""
+        if names not in self._groups:
+            self._groups[names] = _Numbering[Profile](), _Codes()
+        keys, codes = self._groups[names]
+        places = [PROFILE_FIELDS.index(name) for name in names]
+        for profile in self._profiles[len(codes.listed) :]:
+            codes.listed.append(keys[tuple(profile[place] for place in places)])
+        return codes.all(), keys.listed
+
+    def faults(self, key: object, fault_of: Callable[[Profile], Fault | None]) -> Mapping[int, Fault]:
+        """The profiles that ``fault_of`` finds fault with, by number; each is looked at once for a ``key``."""
+        known = self._faults.setdefault(key, _Faults())
+        for number in range(known.seen, len(self._profiles)):
+            fault = fault_of(self._profiles[number])
+            if fault is not None:
+                known.found[number] = fault
+        known.seen = len(self._profiles)
+        return known.found
+
+
+class _OfUses(dict[tuple[str | None, ...], int]):
+    """The number of what a use has in the fields of a profile; what is met for the first time gets one."""
+
+    def __init__(self, profiles: Profiles) -> None:
+        super().__init__()
+        self._profiles = profiles
+
+    def __missing__(self, key: tuple[str | None, ...]) -> int:
+        texts = [value or "" for value in key]
+        texts.insert(_STAGE_PLACE, "")
+        number = self[key] = self._profiles.number(tuple(texts))
+        return number
+
+
+def profiles_of(columns: Iterable[Iterable[str]]) -> tuple[Profiles, npt.NDArray[np.int32]]:
+    """A table of its own for n events given as columns in the order of ``PROFILE_FIELDS``, and their profiles."""
+    profiles = Profiles()
+    return profiles, np.array([profiles.number(profile) for profile in zip(*columns, strict=True)], dtype=np.int32)

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.contract.encoded import Encoded, Lists, Maps
 from pipeline.errors import SettingsError
 from pipeline.settings import ClickHouseSettings, redacted_url
 
@@ -19,13 +23,24 @@ INSERT_SETTINGS: Mapping[str, int] = {
 }
 
 
+Values = Sequence[Any] | npt.NDArray[Any] | Encoded | Lists | Maps
+"""Plain Python values, or the same as a whole: numbers, texts by dictionary, lists or maps of numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column to insert: values of the ClickHouse type ``type``, as plain Python values."""
+    """A column to insert: values of the ClickHouse type ``type``. They are read, never changed.
+
+    Numbers are refused if they do not fit the type; nothing is rounded and nothing wraps round.
+    """
 
     name: str
     type: str
-    values: Sequence[Any]
+    values: Values
+
+    def plain(self) -> list[Any]:
+        """A new list of the values as plain Python values."""
+        return self.values.tolist() if isinstance(self.values, np.ndarray) else list(self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +75,11 @@ class Client(Protocol):
         """Run a statement whose answer, if any, does not matter."""
 
     def insert(self, table: str, columns: Sequence[Column]) -> None:
-        """Insert columns of one length as one block."""
+        """Insert columns of one length as one block.
+
+        Raises:
+            ValueError: the columns are not of one length.
+        """
 
     def close(self) -> None:
         """Give the connection back; the client must not be used afterwards."""

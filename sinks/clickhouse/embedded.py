@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
+from pipeline.contract.encoded import Encoded, Lists, Maps
 from pipeline.errors import StoreError
-from sinks.clickhouse.client import INSERT_SETTINGS, Address, Column, Parameters, Rows
+from sinks.clickhouse.client import INSERT_SETTINGS, Address, Column, Parameters, Rows, Values
+from sinks.clickhouse.native import NUMBERS, numbers
 
 # Values of parameters are parsed as in a tab-separated file.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0"})
@@ -74,6 +78,9 @@ class EmbeddedClient:
         """See :class:`~sinks.clickhouse.client.Client`."""
         import pyarrow
 
+        lengths = {column.name: len(column.values) for column in columns}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns of one block are of one length: {lengths}")
         # chdb finds the table by the name of this variable.
         block = pyarrow.table({column.name: _arrow(pyarrow, column) for column in columns})
         assert block.num_rows >= 0
@@ -135,9 +142,34 @@ def _open(session: Any, directory: Path) -> Any:
 
 
 def _arrow(pyarrow: Any, column: Column) -> Any:
-    type_ = _arrow_type(pyarrow, column.type)
-    values = [list(value.items()) for value in column.values] if column.type.startswith("Map(") else column.values
-    return pyarrow.array(values, type_)
+    try:
+        values = numbers(column.type, column.values) if column.type in NUMBERS else column.values
+        made = _array(pyarrow, values, _arrow_type(pyarrow, column.type))
+    except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):
+        # Arrow's own words quote the value.
+        made = None
+    if made is None or made.null_count:
+        raise StoreError(f"chdb refuses: column {column.name} has a value that is no {column.type}")
+    return made
+
+
+def _array(pyarrow: Any, values: Values, type_: Any) -> Any:
+    if isinstance(values, Encoded):
+        return pyarrow.DictionaryArray.from_arrays(pyarrow.array(values.codes), pyarrow.array(values.words, type_))
+    if isinstance(values, Lists):
+        return pyarrow.ListArray.from_arrays(_bounds(values), pyarrow.array(values.values, type_.value_type))
+    if isinstance(values, Maps):
+        keys, items = pyarrow.array(values.keys, type_.key_type), pyarrow.array(values.values, type_.item_type)
+        return pyarrow.MapArray.from_arrays(_bounds(values), keys, items)
+    plain: Any = values
+    if pyarrow.types.is_map(type_):
+        return pyarrow.array([list(value.items()) for value in plain], type_)
+    return pyarrow.array(plain, type_)
+
+
+def _bounds(values: Lists | Maps) -> Any:
+    """Where the rows begin and the last one ends, as Arrow has it; a block never has 2^31 numbers."""
+    return np.concatenate([[0], values.ends]).astype(np.int32)
 
 
 def _arrow_type(pyarrow: Any, name: str) -> Any:

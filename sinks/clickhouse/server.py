@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import clickhouse_driver
 from clickhouse_driver.errors import Error as DriverError
 from clickhouse_driver.errors import NetworkError, SocketTimeoutError
 
 from pipeline.errors import StoreError
 from pipeline.settings import ClickHouseSettings
 from sinks.clickhouse.client import INSERT_SETTINGS, Address, Column, Parameters, Rows
+from sinks.clickhouse.columnar import ColumnarDriver
 
 
 class ServerClient:
@@ -38,13 +38,7 @@ class ServerClient:
         """See :class:`~sinks.clickhouse.client.Client`."""
         names = ", ".join(column.name for column in columns)
         try:
-            self._driver.execute(
-                f"INSERT INTO {table} ({names}) VALUES",
-                # The driver changes the lists it is given; the same flush must be there for the next try.
-                [list(column.values) for column in columns],
-                columnar=True,
-                settings=INSERT_SETTINGS,
-            )
+            self._driver.insert_columns(f"INSERT INTO {table} ({names}) VALUES", columns, INSERT_SETTINGS)
         except (DriverError, OSError, EOFError) as error:
             raise self._fault(error) from error
 
@@ -52,9 +46,9 @@ class ServerClient:
         """See :class:`~sinks.clickhouse.client.Client`."""
         self._driver.disconnect()
 
-    def _new_driver(self) -> clickhouse_driver.Client:
+    def _new_driver(self) -> ColumnarDriver:
         address, settings = self._address, self._settings
-        return clickhouse_driver.Client(
+        return ColumnarDriver(
             host=address.host,
             port=address.port,
             user=address.user,

@@ -11,6 +11,7 @@ from pipeline.settings import ClickHouseSettings, Settings
 from sinks.clickhouse.client import parse_url
 from tests.support.sink_suite.audit import TestAudit
 from tests.support.sink_suite.client import TestClient
+from tests.support.sink_suite.columns import TestColumns
 from tests.support.sink_suite.data import connected, migrated
 from tests.support.sink_suite.migrations import TestMigrations
 from tests.support.sink_suite.periods import (
@@ -31,6 +32,7 @@ __all__ = [
     "TestAudit",
     "TestCatalogues",
     "TestClient",
+    "TestColumns",
     "TestConvergence",
     "TestLedgerVersion",
     "TestMigrations",

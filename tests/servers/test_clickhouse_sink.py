@@ -4,18 +4,24 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, overload
 
+import numpy as np
 import pytest
+from clickhouse_driver.streams import native as driver_native
 
 from pipeline.errors import SchemaError, StoreError
 from pipeline.settings import ClickHouseSettings
+from sinks.clickhouse.client import Column
 from sinks.clickhouse.schema import migrate, migrations, require_schema
 from tests.support import ClickHouseServer
 from tests.support.pipeline_run import ROOT
 from tests.support.ports import free_port
 from tests.support.sink_suite.audit import TestAudit
 from tests.support.sink_suite.client import TestClient
+from tests.support.sink_suite.columns import TestColumns
 from tests.support.sink_suite.data import connected, rows
 from tests.support.sink_suite.migrations import TestMigrations
 from tests.support.sink_suite.periods import (
@@ -36,6 +42,7 @@ __all__ = [
     "TestAudit",
     "TestCatalogues",
     "TestClient",
+    "TestColumns",
     "TestConvergence",
     "TestLedgerVersion",
     "TestMigrations",
@@ -178,3 +185,77 @@ def test_a_time_out_is_a_store_error_and_the_connection_is_made_anew(
             client.query("SELECT 2")
         clickhouse_server.resume()
         assert client.query("SELECT 3").one() == (3,)
+
+
+class Interrupted(Sequence[str]):
+    """Texts; something happens when they are read, thus when the columns before them are on the wire."""
+
+    def __init__(self, texts: list[str], interrupt: Callable[[], None]) -> None:
+        self._texts = texts
+        self._interrupt = interrupt
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        return self._texts[place]
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __iter__(self) -> Iterator[str]:
+        self._interrupt()
+        return iter(self._texts)
+
+
+def test_a_server_killed_in_the_middle_of_an_insert_is_a_store_error_and_nothing_is_there(
+    clickhouse_server: ClickHouseServer, store: ClickHouseSettings
+) -> None:
+    count = 400_000
+    texts = [f"{number:032}" for number in range(count)]
+    numbers = Column("n", "UInt64", np.arange(count))
+    with connected(store) as client:
+        client.execute("CREATE TABLE cut (n UInt64, text String) ENGINE = MergeTree ORDER BY n")
+        with pytest.raises(StoreError, match="does not answer"):
+            client.insert("cut", [numbers, Column("text", "String", Interrupted(texts, clickhouse_server.kill))])
+        clickhouse_server.start()
+        assert rows(client, "SELECT count() FROM cut") == [(0,)]
+        client.insert("cut", [numbers, Column("text", "String", texts)])
+        assert rows(client, "SELECT count(), countIf(toUInt64(text) = n) FROM cut") == [(count, count)]
+
+
+@pytest.fixture
+def blocks_written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of rows of the blocks that the driver itself wrote."""
+    written: list[int] = []
+    own = driver_native.BlockOutputStream.write
+
+    def write(stream: Any, block: Any) -> None:
+        written.append(block.num_rows)
+        own(stream, block)
+
+    monkeypatch.setattr(driver_native.BlockOutputStream, "write", write)
+    return written
+
+
+COLUMNS = [
+    Column("n", "UInt64", np.arange(3)),
+    Column("word", "String", ["a", "", "a"]),
+]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_blocks_are_written_whole_and_by_the_driver_where_that_is_not_possible(
+    store: ClickHouseSettings, blocks_written: list[int], whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected(store) as client:
+        client.execute("CREATE TABLE plain (n UInt64, word LowCardinality(String)) ENGINE = MergeTree ORDER BY n")
+        if not whole:
+            monkeypatch.setattr("sinks.clickhouse.columnar.supported", lambda: False)
+        blocks_written.clear()
+        client.insert("plain", COLUMNS)
+        assert [count for count in blocks_written if count] == ([] if whole else [3])
+        assert rows(client, "SELECT n, word FROM plain ORDER BY n") == [(0, "a"), (1, ""), (2, "a")]

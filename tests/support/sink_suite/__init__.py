@@ -9,6 +9,7 @@ import pytest
 MODULES = (
     "audit",
     "client",
+    "columns",
     "data",
     "migrations",
     "periods",

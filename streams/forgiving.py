@@ -28,7 +28,8 @@ class ForgivingRecords(_MemoryRecordsPy):  # type: ignore[misc] # aiokafka is no
         """The next batch, or None."""
         part = self._next_slice
         batch = super().next_batch()
-        return batch if batch is None or batch.magic < _FIRST_MAGIC_WITH_HEADERS else _Batch(batch, part)
+        # Batches of the formats before headers do not say which one they have.
+        return batch if batch is None or part[self.MAGIC_OFFSET] < _FIRST_MAGIC_WITH_HEADERS else _Batch(batch, part)
 
 
 class _Batch:

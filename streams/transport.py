@@ -3,8 +3,8 @@
 Registered as ``kafkabatch://`` under the entry point ``faust.transports``. It changes four things of Faust's aiokafka
 driver:
 
-1. The consumer thread returns one :class:`~pipeline.fold.records.RecordBatch` per partition and poll. Stock Faust
-   spends most of its time on passing messages one by one.
+1. The consumer thread returns one :class:`~pipeline.fold.records.RecordBatch` per partition and poll, whose columns
+   ``streams/fetch.py`` reads from Kafka's answer. Stock Faust spends most of its time on passing messages one by one.
 2. Positions come from an authority that the application sets (:class:`Positions`), not from committed offsets, which
    Faust does not keep reliably. What it commits is what the authority calls durable, for tools that watch lag.
 3. A batch says which range of offsets it covers, so that the agent can tell a hole that belongs to the log
@@ -27,7 +27,7 @@ from faust.types import TP, ConsumerMessage, Message
 
 from pipeline.errors import LogMismatchError
 from pipeline.fold.records import RecordBatch
-from streams.forgiving import read_forgivingly
+from streams.fetch import FetchedColumns, fetch_columns
 from streams.health import Fetched, Polls
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self._sought: Any = None
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        read_forgivingly()
         consumer = super()._create_worker_consumer(transport)
+        fetch_columns(consumer)
         # Faust does so only under exactly_once, which is not used here; what was aborted never happened.
         consumer._isolation_level = "read_committed"
         return consumer
@@ -107,15 +107,15 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None,  # noqa: ASYNC109
         max_records: int | None,
     ) -> dict[TP, list[RecordBatch]]:
-        fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        fetched: Any = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
         # No await between the fetch and the reading of positions: a seek in between would make a false range.
         if consumer._subscription.subscription.assignment is not self._sought:
             # Assigned anew, and not sought yet: aiokafka has begun at the committed offsets, which mean nothing here.
             return {}
         batches = {
-            tp: [self._batch(consumer, tp, records)]
-            for tp, records in fetched.items()
-            if records and tp in self._reached
+            tp: [self._batch(consumer, tp, columns)]
+            for tp, columns in fetched.items()
+            if columns and tp in self._reached
         }
         for tp, (batch,) in batches.items():
             if batch.offsets[0] > batch.start_offset:
@@ -137,8 +137,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             found[tp] = Fetched(handed_on, state.position, state.position if end is None else end)
         return found
 
-    def _batch(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP, records: list[Any]) -> RecordBatch:
-        first = records[0].offset
+    def _batch(self, consumer: aiokafka.AIOKafkaConsumer, tp: TP, columns: FetchedColumns) -> RecordBatch:
+        first = columns.offsets[0]
         start = self._reached[tp]
         if first < start:
             raise LogMismatchError(
@@ -153,11 +153,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             start_offset=start,
             next_offset=position,
             high_water_mark=consumer.highwater(tp) or position,
-            offsets=[record.offset for record in records],
-            timestamps=[record.timestamp for record in records],
-            keys=[record.key for record in records],
-            values=[record.value for record in records],
-            headers=[record.headers for record in records],
+            offsets=columns.offsets,
+            timestamps=columns.timestamps,
+            keys=columns.keys,
+            values=columns.values,
+            headers=columns.headers,
         )
 
     async def _without_truncated(

@@ -1,7 +1,9 @@
 """What the fold reads: a run of records of one partition."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 from pipeline.contract.decode import Headers
 
@@ -36,6 +38,8 @@ class RecordBatch:
     values: Sequence[bytes | None]
     headers: Sequence[Headers]
     truncated: bool = False
+    _ends: list[int] | None = field(default=None, init=False, repr=False, compare=False)
+    """Running sum of the bytes of the values, from before the first to behind the last; made when first asked for."""
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -44,7 +48,7 @@ class RecordBatch:
         """The records from place ``start`` to before place ``stop``, covering [``start_offset``, ``next_offset``)."""
         if start == 0 and stop == len(self.offsets):
             return self
-        return RecordBatch(
+        part = RecordBatch(
             self.topic,
             self.partition,
             start_offset,
@@ -56,26 +60,53 @@ class RecordBatch:
             self.values[start:stop],
             self.headers[start:stop],
         )
+        if self._ends is not None:
+            object.__setattr__(part, "_ends", self._ends[start : stop + 1])
+        return part
+
+    def value_bytes(self, start: int, stop: int) -> int:
+        """Bytes of the values from place ``start`` to before place ``stop``."""
+        ends = self._value_ends()
+        return ends[stop] - ends[start]
+
+    def place_of_byte(self, limit: int, start: int = 0) -> int:
+        """The place behind the record that takes the values from place ``start`` on to ``limit`` bytes.
+
+        At least ``start + 1``; more than the batch has records if its values are lighter.
+        """
+        ends = self._value_ends()
+        return bisect_left(ends, ends[start] + limit, start + 1)
 
     @property
     def size(self) -> int:
         """Bytes that may have to be kept for the dead letters: values, keys and headers."""
-        size = sum(map(len, filter(None, self.values))) + sum(map(len, filter(None, self.keys)))
+        size = self.value_bytes(0, len(self)) + sum(map(len, filter(None, self.keys)))
         if any(self.headers):
             size += sum(len(name) + len(content or b"") for head in self.headers for name, content in head)
         return size
 
     def pieces(self, limit: int) -> Iterator["RecordBatch"]:
         """The batch, cut behind each record that takes the values since the last cut to ``limit`` bytes."""
-        sizes = [len(value) if value else 0 for value in self.values]
-        if sum(sizes) <= limit or len(self) <= 1:
+        records = len(self)
+        if records <= 1 or self.value_bytes(0, records) <= limit:
             yield self
             return
-        start, start_offset, weight = 0, self.start_offset, 0
-        for place, size in enumerate(sizes):
-            weight += size
-            last = place + 1 == len(self)
-            if weight >= limit or last:
-                next_offset = self.next_offset if last else self.offsets[place + 1]
-                yield self.part(start, place + 1, start_offset, next_offset)
-                start, start_offset, weight = place + 1, next_offset, 0
+        start, start_offset = 0, self.start_offset
+        while start < records:
+            stop = self.place_of_byte(limit, start)
+            if stop >= records:
+                stop, next_offset = records, self.next_offset
+            else:
+                next_offset = self.offsets[stop]
+            yield self.part(start, stop, start_offset, next_offset)
+            start, start_offset = stop, next_offset
+
+    def _value_ends(self) -> list[int]:
+        ends = self._ends
+        if ends is None:
+            try:
+                ends = list(accumulate(map(len, self.values), initial=0))  # type: ignore[arg-type] # None is rare
+            except TypeError:
+                ends = list(accumulate((len(value or b"") for value in self.values), initial=0))
+            object.__setattr__(self, "_ends", ends)
+        return ends

@@ -59,15 +59,10 @@ def segment_end(batch: RecordBatch, place: int, receipt: Receipt, limit: int | N
         stop = place + next(step for step, stamp in enumerate(timestamps) if stamp >= hour_end)
         full = True
 
-    sizes = [len(value) if value else 0 for value in batch.values[place:stop]]
-    if receipt.value_bytes + sum(sizes) >= rules.segment_bytes:
-        total = receipt.value_bytes
-        for step, size in enumerate(sizes):
-            total += size
-            if total >= rules.segment_bytes:
-                stop = place + step + 1
-                full = True
-                break
+    room = rules.segment_bytes - receipt.value_bytes
+    if stop > place and batch.value_bytes(place, stop) >= room:
+        stop = batch.place_of_byte(room, place)
+        full = True
 
     headers = batch.headers[place:stop]
     if any(headers):

@@ -2,6 +2,7 @@
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 
 from streams.forgiving import ForgivingRecords
 
@@ -33,3 +34,15 @@ def test_every_record_of_a_batch_with_such_a_name_is_read_once(odd: int) -> None
     assert list(found[5 + odd].headers) == [("\\xffN\\xfe ", b"content"), ("good", None)]
     assert list(found[14].headers) == [("good", b"1")]
     assert records.next_batch() is None
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+def test_records_of_the_formats_without_headers_are_read(magic: int) -> None:
+    builder = LegacyRecordBatchBuilder(magic, 0, 1 << 20)
+    for number in range(3):
+        builder.append(number, 1_000 + number, b"key", b"value %d" % number)
+    records = ForgivingRecords(bytes(builder.build()))
+    found = []
+    while records.has_next():
+        found += [(record.offset, record.value, record.headers) for record in records.next_batch()]
+    assert found == [(number, b"value %d" % number, []) for number in range(3)]

@@ -9,6 +9,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from pipeline.errors import LogMismatchError
+from streams.fetch import FetchedColumns
 from streams.health import Fetched
 from streams.transport import BatchConsumerThread
 
@@ -38,8 +39,9 @@ class FakeConsumer:
         return {tp: self.log_starts.get(tp, 0) for tp in tps}
 
 
-def record(offset: int) -> Any:
-    return SimpleNamespace(offset=offset, timestamp=offset, key=None, value=b"{}", headers=())
+def records(*offsets: int) -> FetchedColumns:
+    count = len(offsets)
+    return FetchedColumns(list(offsets), list(offsets), [None] * count, [b"{}"] * count, [()] * count)
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> BatchConsumerThread:
     return made
 
 
-async def fetch(thread: Any, consumer: FakeConsumer, fetched: dict[TP, list[Any]]) -> Any:
+async def fetch(thread: Any, consumer: FakeConsumer, fetched: dict[TP, FetchedColumns]) -> Any:
     thread.fetched = fetched
     return await thread._fetch_records(consumer, set(fetched))
 
@@ -68,10 +70,10 @@ async def fetch(thread: Any, consumer: FakeConsumer, fetched: dict[TP, list[Any]
 async def test_a_batch_covers_from_where_the_last_one_ended_to_the_position(thread: BatchConsumerThread) -> None:
     consumer = FakeConsumer({TP0: 13})
     await thread._seek_wait(consumer, {TP0: 10})
-    batches = await fetch(thread, consumer, {TP0: [record(10), record(11)]})
+    batches = await fetch(thread, consumer, {TP0: records(10, 11)})
     assert [(batch.start_offset, batch.next_offset, batch.offsets) for batch in batches[TP0]] == [(10, 13, [10, 11])]
     consumer.positions[TP0] = 15
-    batches = await fetch(thread, consumer, {TP0: [record(14)]})
+    batches = await fetch(thread, consumer, {TP0: records(14)})
     assert [(batch.start_offset, batch.next_offset, batch.truncated) for batch in batches[TP0]] == [(13, 15, False)]
 
 
@@ -79,28 +81,28 @@ async def test_nothing_is_handed_on_between_an_assignment_and_its_seek(thread: B
     """aiokafka begins at the committed offsets then; as a hole in front of them they would be counted as folded."""
     consumer = FakeConsumer({TP0: 11})
     await thread._seek_wait(consumer, {TP0: 10})
-    assert await fetch(thread, consumer, {TP0: [record(10)]})
+    assert await fetch(thread, consumer, {TP0: records(10)})
     consumer.assign()
     consumer.positions[TP0] = 501
-    assert await fetch(thread, consumer, {TP0: [record(500)]}) == {}
+    assert await fetch(thread, consumer, {TP0: records(500)}) == {}
     consumer.positions[TP0] = 1
-    assert await fetch(thread, consumer, {TP0: [record(0)]}) == {}
+    assert await fetch(thread, consumer, {TP0: records(0)}) == {}
     await thread._seek_wait(consumer, {TP0: 5})
     consumer.positions[TP0] = 6
-    (batch,) = (await fetch(thread, consumer, {TP0: [record(5)]}))[TP0]
+    (batch,) = (await fetch(thread, consumer, {TP0: records(5)}))[TP0]
     assert (batch.start_offset, batch.next_offset) == (5, 6)
 
 
 async def test_a_partition_that_was_not_sought_is_left_out(thread: BatchConsumerThread) -> None:
     consumer = FakeConsumer({TP0: 1, TP1: 1})
     await thread._seek_wait(consumer, {TP0: 0})
-    assert set(await fetch(thread, consumer, {TP0: [record(0)], TP1: [record(0)]})) == {TP0}
+    assert set(await fetch(thread, consumer, {TP0: records(0), TP1: records(0)})) == {TP0}
 
 
 async def test_deleted_offsets_are_told_apart_from_holes(thread: BatchConsumerThread) -> None:
     consumer = FakeConsumer({TP0: 21}, log_starts={TP0: 18})
     await thread._seek_wait(consumer, {TP0: 10})
-    deleted, rest = (await fetch(thread, consumer, {TP0: [record(20)]}))[TP0]
+    deleted, rest = (await fetch(thread, consumer, {TP0: records(20)}))[TP0]
     assert (deleted.truncated, deleted.start_offset, deleted.next_offset, len(deleted)) == (True, 10, 18, 0)
     assert (rest.truncated, rest.start_offset, rest.next_offset) == (False, 18, 21)
 
@@ -109,7 +111,7 @@ async def test_a_log_that_goes_on_before_what_was_read_is_an_error(thread: Batch
     consumer = FakeConsumer({TP0: 4})
     await thread._seek_wait(consumer, {TP0: 10})
     with pytest.raises(LogMismatchError, match=r"usage.events\[0\]: read up to offset 10, but the log goes on at 3"):
-        await fetch(thread, consumer, {TP0: [record(3)]})
+        await fetch(thread, consumer, {TP0: records(3)})
 
 
 async def test_each_poll_tells_how_far_the_consumer_is(thread: BatchConsumerThread) -> None:
@@ -119,7 +121,7 @@ async def test_each_poll_tells_how_far_the_consumer_is(thread: BatchConsumerThre
     assert thread.polls.fetched == {}
     assert thread.polls.polled_at is not None
     await thread._seek_wait(consumer, {TP0: 10})
-    await fetch(thread, consumer, {TP0: [record(10)]})
+    await fetch(thread, consumer, {TP0: records(10)})
     assert thread.polls.fetched == {TP0: Fetched(handed_on=11, position=11, end=900)}
     consumer.positions[TP0] = 14
     await fetch(thread, consumer, {})

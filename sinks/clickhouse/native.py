@@ -7,6 +7,7 @@ as a varint and its bytes, arrays and maps are the ends of the rows and then the
 
 from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate, chain
 from typing import Any, Final
 
@@ -103,14 +104,14 @@ def _strings(values: list[str]) -> bytes:
         joined = "".join(parts)
         if joined.isascii():
             return joined.encode("ascii")
-    return b"".join(map(_string, values))
+    contents = list(map(str.encode, values))
+    content = [b""] * (2 * len(values))
+    content[::2] = map(_varint, map(len, contents))
+    content[1::2] = contents
+    return b"".join(content)
 
 
-def _string(text: str) -> bytes:
-    content = text.encode()
-    return _varint(len(content)) + content
-
-
+@lru_cache(1 << 14)
 def _varint(number: int) -> bytes:
     made = bytearray()
     while number >= _SHORT:
@@ -122,7 +123,8 @@ def _varint(number: int) -> bytes:
 
 def _texts(values: Encoded) -> bytes:
     words, codes = _used(values)
-    return b"".join(map([_string(word) for word in words].__getitem__, codes.tolist()))
+    contents = [_varint(len(content)) + content for content in map(str.encode, words)]
+    return b"".join(map(contents.__getitem__, codes.tolist()))
 
 
 def _low_cardinality(values: Values) -> bytes:

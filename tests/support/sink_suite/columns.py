@@ -276,3 +276,27 @@ class TestColumns:
             with pytest.raises(StoreError, match="refuses"):
                 client.insert("nowhere", [Column("n", "UInt64", np.array([1]))])
             assert client.query("SELECT 1 AS one").one() == (1,)
+
+    def test_what_stands_several_times_in_one_block_is_read_once(self, store: ClickHouseSettings) -> None:
+        """Inserts do not look for it themselves, see INSERT_SETTINGS; FINAL and the merges do."""
+        keys, copies = 30_000, 3
+        key = np.tile(np.arange(keys), copies)
+        version = np.repeat(np.arange(copies), keys)[::-1]
+        with connected(store) as client:
+            client.execute(
+                "CREATE TABLE copies (key UInt32, version UInt64) ENGINE = ReplacingMergeTree(version) ORDER BY key"
+            )
+            client.execute("SYSTEM STOP MERGES copies")
+            client.insert("copies", [Column("key", "UInt32", key), Column("version", "UInt64", version)])
+            for merged in (False, True):
+                if merged:
+                    client.execute("SYSTEM START MERGES copies")
+                    client.execute("OPTIMIZE TABLE copies FINAL")
+                stored = keys if merged else copies * keys
+                assert rows(client, "SELECT count() FROM copies") == [(stored,)]
+                for setting in (0, 1):
+                    assert rows(
+                        client,
+                        "SELECT count(), uniqExact(key), min(version), max(version) FROM copies FINAL"
+                        f" SETTINGS do_not_merge_across_partitions_select_final = {setting}",
+                    ) == [(keys, keys, copies - 1, copies - 1)]

@@ -21,10 +21,13 @@ from pipeline.catalogue import Catalogue, load_catalogue
 from pipeline.fold.records import RecordBatch
 from pipeline.fold.rules import Rules
 from pipeline.runtime.auditing import audit_into
+from pipeline.runtime.member import Member, Message
 from pipeline.runtime.periods import Marks, PeriodKeeper, kinds_of
+from pipeline.runtime.relay import Relay
 from pipeline.runtime.results import Results
 from pipeline.settings import Settings, load_settings
 from pipeline.web.server import WebServer
+from pipeline.web.source import OneProcess
 from sinks.prometheus import Metrics
 from streams.health import LOOK_SECONDS, Health, Polls
 from streams.ingest import Ingest
@@ -45,13 +48,16 @@ class XidmetApp(faust.App):
     polls: Polls
     metrics: Metrics
     page_server: WebServer
+    member: Member | None = None
     start_error: BaseException | None = None
 
     async def on_start(self) -> None:
         """Serve health and metrics first, then wait for the sink, and only then consume."""
         await super().on_start()
         try:
-            await self.page_server.start()
+            port = await self.page_server.start()
+            if self.member is not None:
+                self.member.tell(Message(port=port))
             await self.positions.prepare()
         except Exception as error:
             self.start_error = error
@@ -64,12 +70,17 @@ class XidmetApp(faust.App):
         shutil.rmtree(self.conf.datadir, ignore_errors=True)
 
 
-def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], ResultSink] = Results) -> XidmetApp:
+def create_app(
+    settings: Settings,
+    sink_of: Callable[[Settings, Catalogue], ResultSink] = Results,
+    member: Member | None = None,
+) -> XidmetApp:
     """Build the application; nothing is connected before it starts.
 
     Args:
         settings: all of them.
         sink_of: makes the sink for results; another one than the usual is for tests that let it fail.
+        member: this process among several that one command started, which leave hours, days and audits to that one.
 
     Raises:
         CatalogueError: the catalogue file is not valid.
@@ -125,8 +136,9 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
     app.positions = ingest
     app.polls = Polls()
     app.metrics = metrics
+    app.member = member
     health = Health(ingest, app.polls, settings.worker, kafka.request_timeout_seconds, metrics)
-    app.page_server = WebServer(settings, catalogue, metrics, health)
+    app.page_server = WebServer(settings, catalogue, OneProcess(metrics, health))
     topic = app.topic(kafka.events_topic, schema=BatchSchema(), partitions=kafka.partitions)
 
     @app.agent(topic, name="ingest")
@@ -142,10 +154,10 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
     # Before the ingest, so that it stops after it: the last flush marks as well.
     @app.service
     class PeriodService(Service):
-        """Keeps hours and days up to date, in a thread of its own."""
+        """Keeps hours and days up to date, or tells who does, in a thread of its own."""
 
         def on_init(self) -> None:
-            self.keeper = PeriodKeeper(settings, marks, metrics)
+            self.keeper = PeriodKeeper(settings, marks, metrics) if member is None else Relay(member, marks)
             self.pool = ThreadPoolExecutor(1, thread_name_prefix="periods")
 
         @Service.task
@@ -175,7 +187,6 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
         async def on_stop(self) -> None:
             await ingest.stop()
 
-    @app.service
     class AuditService(Service):
         """Audits the totals now and then, and tells the metric."""
 
@@ -183,6 +194,9 @@ def create_app(settings: Settings, sink_of: Callable[[Settings, Catalogue], Resu
         async def _audit(self) -> None:
             async for _ in self.itertimer(settings.worker.audit_seconds, name="audit"):
                 await asyncio.get_running_loop().run_in_executor(None, audit_into, settings, metrics)
+
+    if member is None:
+        app.service(AuditService)
 
     return app
 

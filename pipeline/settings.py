@@ -65,6 +65,7 @@ class FoldSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When results are written, whichever comes first; how much may wait in memory; when to call for help; audits."""
 
+    processes: Positive = 1
     flush_seconds: Seconds = 0.5
     flush_events: Positive = 100_000
     max_pending_events: Positive = 400_000

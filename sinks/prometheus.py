@@ -102,6 +102,11 @@ class Freshness(Collector):
         for bucket, count in zip(buckets.tolist(), counts.tolist(), strict=True):
             self._histogram[bucket] = self._histogram.get(bucket, 0) + count
 
+    @property
+    def histogram(self) -> dict[int, int]:
+        """All delays since the start: bucket, see :mod:`pipeline.fold.histogram`, to count."""
+        return dict(self._histogram)
+
     def quantile_ms(self, share: float) -> float | None:
         """A quantile of all delays since the start, within 1 % (delays over a day count as a day); None if none."""
         return quantile(self._histogram, share) if self._histogram else None
@@ -221,6 +226,11 @@ class Metrics:
             "xidmet_periods_failures", "Rounds over hours and days that failed and are tried again", registry=registry
         )
         self.audit_findings = Gauge("xidmet_audit_findings", "Findings of the last audit", registry=registry)
+        self.processes = Gauge("xidmet_processes", "Processes of this worker that run and answer", registry=registry)
+        self.processes.set(1)
+        self.process_restarts = Counter(
+            "xidmet_process_restarts", "Processes of this worker that ended and were started again", registry=registry
+        )
 
     def exposition(self) -> bytes:
         """The metrics in the Prometheus text format."""

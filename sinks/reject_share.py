@@ -71,10 +71,12 @@ class RejectShares(Collector):
         alarm = GaugeMetricFamily(
             "xidmet_reject_alarm", "1 if that share is above rejected.alarm_share", labels=["agency"]
         )
-        for agency, (value, _) in shares.items():
+        window = GaugeMetricFamily("xidmet_reject_window_events", "Events that share is of", labels=["agency"])
+        for agency, (value, events) in shares.items():
             share.add_metric([agency], value)
             alarm.add_metric([agency], float(agency in self._alarmed))
-        return [share, alarm]
+            window.add_metric([agency], events)
+        return [share, alarm, window]
 
     def _expire(self) -> int:
         now = int(self._clock() // _PIECE_SECONDS)

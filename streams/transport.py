@@ -241,6 +241,12 @@ class Consumer(driver.Consumer):
         seeking.add_done_callback(polls.seek_ended)
         return {}
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """As Faust, which asks for no positions when there are no partitions: the authority must know that too."""
+        await super().on_partitions_assigned(assigned, generation_id)
+        if not assigned:
+            await self.seek_to_committed()
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Note that partitions are assigned anew; Faust calls this before every assignment."""
         _polls_of(self.app).rebalance_began()

@@ -6,12 +6,14 @@ from pathlib import Path
 import click
 
 from pipeline.errors import XidmetError
-from pipeline.log import configure_logging
+from pipeline.log import configure_logging, process_name
+from pipeline.runtime.member import Member, this_member
 from pipeline.settings import Settings, load_settings
 
 MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 """The type of options that name a moment; commands read it as UTC."""
 
+_MEMBER = "pipeline.cli.member"
 _COMMANDS = {
     "demo": "pipeline.cli.demo:demo",
     "worker": "pipeline.cli.worker:worker",
@@ -58,9 +60,19 @@ def cli(context: click.Context, config: Path | None, flags: tuple[str, ...]) -> 
     Settings come from defaults, a file (xidmet.toml or --config), the environment (XIDMET_SECTION__KEY) and --set,
     the later winning. See docs/settings.md.
     """
-    settings = load_settings(config, flags=flags)
-    configure_logging(settings.log)
+    member = this_member()
+    # One of several processes has the settings of the one that started it, also when the file was changed since.
+    settings = load_settings(config, flags=flags) if member is None else member.settings
+    configure_logging(settings.log, member.name if member else "")
     context.obj = settings
+    context.meta[_MEMBER] = member
+
+
+def member_of(context: click.Context) -> Member | None:
+    """This process among those that one command started; None if it was started by itself."""
+    member = context.meta.get(_MEMBER)
+    assert member is None or isinstance(member, Member)
+    return member
 
 
 def settings_of(context: click.Context) -> Settings:
@@ -75,5 +87,6 @@ def main() -> None:
     try:
         cli(standalone_mode=True, prog_name="xidmet")
     except XidmetError as error:
-        click.echo(f"xidmet: {error}", err=True)
+        among = f" ({process_name()})" if process_name() else ""
+        click.echo(f"xidmet{among}: {error}", err=True)
         sys.exit(error.exit_code)

@@ -61,6 +61,14 @@ class Marks:
         with self._lock:
             self._numbers[kind].difference_update(range(first, last + 1, kind.step))
 
+    def take(self) -> dict[str, list[int]]:
+        """Take all marks away: numbers by table, without the tables that have none."""
+        with self._lock:
+            taken = {kind.table: sorted(numbers) for kind, numbers in self._numbers.items() if numbers}
+            for numbers in self._numbers.values():
+                numbers.clear()
+        return {str(table): numbers for table, numbers in taken.items()}
+
     def of(self, kind: Kind) -> set[int]:
         """The marked periods."""
         with self._lock:

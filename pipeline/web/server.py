@@ -6,9 +6,8 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from importlib import resources
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -19,10 +18,8 @@ from pipeline.errors import StoreError, XidmetError
 from pipeline.runtime.endpoint import Endpoint, Question, remove_endpoint, write_endpoint
 from pipeline.settings import Settings
 from pipeline.web.overview import Cached
+from pipeline.web.source import OneProcess, Source
 from sinks.clickhouse.client import Client, Rows, connect, parse_url
-from sinks.prometheus import Metrics
-from streams.health import Verdict
-from streams.interfaces import Status
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,16 +39,6 @@ _HEADERS = {
 }
 
 
-class StatusSource(Protocol):
-    """What tells the state of the worker."""
-
-    def status(self) -> Status:
-        """The state now."""
-
-    def look(self) -> Verdict:
-        """How the worker is doing, judged anew."""
-
-
 class WebServer:
     """Serves /, /api/overview, /api/status, /metrics, /healthz, /readyz; with chdb also /api/sql.
 
@@ -59,10 +46,9 @@ class WebServer:
     in: for reading only, on a loopback address only, with a token that stands in a file only its owner can read.
     """
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, metrics: Metrics, source: StatusSource) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue, source: Source) -> None:
         self._settings = settings
         self._catalogue = catalogue
-        self._metrics = metrics
         self._source = source
         self._directory = parse_url(settings.clickhouse.url).directory
         self._serves_sql = bool(self._directory) and settings.web.host.startswith(_LOOPBACK)
@@ -72,8 +58,8 @@ class WebServer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="web")
         self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None:
-        """Listen.
+    async def start(self) -> int:
+        """Listen; the port.
 
         Raises:
             OSError: the address is taken.
@@ -86,16 +72,19 @@ class WebServer:
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        if isinstance(self._source, OneProcess):
+            app.router.add_get("/api/process", self._process)
         if self._serves_sql:
             app.router.add_post("/api/sql", self._sql)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.web.host, self._settings.web.port)
         await site.start()
-        port = self._runner.addresses[0][1]
+        port = int(self._runner.addresses[0][1])
         logger.info("page and metrics are served", extra={"url": f"http://{self._settings.web.host}:{port}/"})
         if self._serves_sql:
             self._endpoint = write_endpoint(self._directory, f"http://{self._settings.web.host}:{port}")
+        return port
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -129,36 +118,22 @@ class WebServer:
         return _json(answer)
 
     async def _status(self, request: web.Request) -> web.Response:
-        status = msgspec.to_builtins(self._source.status())
-        quantiles = {f"freshness_p{share}_ms": self._metrics.freshness.quantile_ms(share / 100) for share in (50, 99)}
-        return _json(status | quantiles)
+        return _json(await self._source.status())
 
     async def _metrics_page(self, request: web.Request) -> web.Response:
-        self._source.look()
-        return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+        return web.Response(body=await self._source.exposition(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def _healthz(self, request: web.Request) -> web.Response:
-        return _json({"alive": True} | self._health())
+        health = {"alive": True} | await self._source.health()
+        return _json(health, status=200 if health["alive"] else 503)
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        health = self._health()
+        health = await self._source.health()
         return _json(health, status=200 if health["ready"] else 503)
 
-    def _health(self) -> dict[str, object]:
-        verdict, status = self._source.look(), self._source.status()
-        return {
-            "ready": verdict.ready,
-            "state": verdict.state,
-            "reason": verdict.reason,
-            "since": datetime.fromtimestamp(verdict.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-            "write_seconds": verdict.write_seconds and round(verdict.write_seconds, 1),
-            "stalled_seconds": round(verdict.stalled_seconds, 1),
-            "assigned": status.assigned,
-            "pending_events": status.pending_events,
-            "pending_bytes": status.pending_bytes,
-            "last_error": status.last_error,
-            "last_flush_at": status.last_flush_at,
-        }
+    async def _process(self, request: web.Request) -> web.Response:
+        assert isinstance(self._source, OneProcess)
+        return _json(await self._source.report())
 
     async def _sql(self, request: web.Request) -> web.Response:
         self._check_token(request)

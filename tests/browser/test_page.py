@@ -640,6 +640,7 @@ async def _serve(directory: str, port: int) -> None:
     from pipeline.fold.rules import Rules
     from pipeline.settings import ClickHouseSettings, Settings, WebSettings
     from pipeline.web.server import WebServer
+    from pipeline.web.source import OneProcess
     from sinks.clickhouse.catalogues import store_catalogue
     from sinks.clickhouse.client import connect
     from sinks.clickhouse.schema import migrate
@@ -678,7 +679,7 @@ async def _serve(directory: str, port: int) -> None:
         command = json.loads(line)
         match command["what"]:
             case "start":
-                server = WebServer(settings, catalogue, metrics, state)
+                server = WebServer(settings, catalogue, OneProcess(metrics, state))
                 await server.start()
             case "stop":
                 assert server is not None

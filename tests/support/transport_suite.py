@@ -134,3 +134,17 @@ class TransportSuite:
             produce(bootstrap, topic, 0, ["second"])
             wait_until(lambda: seen.values() == ["first", "second"], 30, "the second record")
         assert [(batch["start"], batch["next"]) for batch in seen.of(0)] == [(0, 1), (1, 2)]
+
+    def test_a_worker_without_partitions_is_told_so(self, bootstrap: str, session: float) -> None:
+        topic, group = f"transport-{uuid.uuid4().hex[:8]}", f"probe-{uuid.uuid4().hex[:8]}"
+        create_topic(bootstrap, topic, 1)
+        with (
+            probing(bootstrap, topic, session, group=group) as first,
+            probing(bootstrap, topic, session, group=group) as second,
+        ):
+
+            def told() -> bool:
+                ends = [seen.assigned[-1] if seen.assigned else None for seen in (first, second)]
+                return {} in ends and {"0": 0} in ends
+
+            wait_until(told, 90, "one to have the partition, and the other to know that it has none")

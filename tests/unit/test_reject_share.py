@@ -38,6 +38,7 @@ def test_the_share_is_of_the_agencys_own_events_and_of_all_for_those_without_age
     assert values(shares.collect()) == {
         "xidmet_reject_share": {"a": 0.1, "b": 0.0, "other": 0.2},
         "xidmet_reject_alarm": {"a": 1.0, "b": 0.0, "other": 1.0},
+        "xidmet_reject_window_events": {"a": 100.0, "b": 100.0, "other": 250.0},
     }
 
 
@@ -80,7 +81,11 @@ def test_a_series_ends_when_the_agency_has_nothing_in_the_window(shares: RejectS
     shares.add({"b": 1}, {})
     assert values(shares.collect())["xidmet_reject_share"] == {"a": 0.5, "b": 0.0}
     clock.now += 60
-    assert values(shares.collect()) == {"xidmet_reject_share": {"b": 0.0}, "xidmet_reject_alarm": {"b": 0.0}}
+    assert values(shares.collect()) == {
+        "xidmet_reject_share": {"b": 0.0},
+        "xidmet_reject_alarm": {"b": 0.0},
+        "xidmet_reject_window_events": {"b": 1.0},
+    }
 
 
 def test_the_pieces_kept_are_bounded_by_the_window(shares: RejectShares, clock: Clock) -> None:

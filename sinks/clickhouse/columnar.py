@@ -81,10 +81,13 @@ class _BlockStream:
                 driver_native.write_binary_uint8(0, out)
             try:
                 content = encoded(type_, column.values)
+                if content is None:
+                    driver_native.write_column(context, name, type_, column.plain(), out)
+            except UnicodeError:
+                # Its own words quote the text.
+                raise TypeMismatchError(f"column {name} has a text that is no Unicode") from None
             except ValueError as error:
                 raise TypeMismatchError(f"column {name} {error}") from None
-            if content is None:
-                driver_native.write_column(context, name, type_, column.plain(), out)
-            else:
+            if content is not None:
                 out.write(content)
         self._stream.finalize()

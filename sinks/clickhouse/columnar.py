@@ -44,15 +44,16 @@ class ColumnarDriver(clickhouse_driver.Client):  # type: ignore[misc]
         lengths = {column.name: len(column.values) for column in columns}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns of one block are of one length: {lengths}")
-        whole = any(lengths.values()) and supported()
+        whole = any(lengths.values()) and supported() and hasattr(self.connection, "block_out")
         # The driver changes the lists it is given; the same flush must be there for the next try.
         data = [[column] if whole else column.plain() for column in columns]
         self.execute(statement, data, columnar=True, settings=settings)
 
     def send_data(self, sample_block: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
         """As the driver's, with a stream that knows whole columns. Each connection has a new one."""
-        if not isinstance(self.connection.block_out, _BlockStream):
-            self.connection.block_out = _BlockStream(self.connection.block_out)
+        stream = getattr(self.connection, "block_out", None)
+        if stream is not None and not isinstance(stream, _BlockStream):
+            self.connection.block_out = _BlockStream(stream)
         return super().send_data(sample_block, data, *args, **kwargs)
 
 
@@ -81,10 +82,13 @@ class _BlockStream:
                 driver_native.write_binary_uint8(0, out)
             try:
                 content = encoded(type_, column.values)
+                if content is None:
+                    driver_native.write_column(context, name, type_, column.plain(), out)
+            except UnicodeError:
+                # Its own words quote the text.
+                raise TypeMismatchError(f"column {name} has a text that is no Unicode") from None
             except ValueError as error:
                 raise TypeMismatchError(f"column {name} {error}") from None
-            if content is None:
-                driver_native.write_column(context, name, type_, column.plain(), out)
-            else:
+            if content is not None:
                 out.write(content)
         self._stream.finalize()

@@ -57,11 +57,12 @@ def test_numbers(type_: str, data: st.DataObject) -> None:
         assert encoded(type_, given_) == by_driver(type_, values)
 
 
-@given(texts=st.lists(_TEXT, min_size=1))
+@given(texts=st.lists(_TEXT | st.text(st.characters(codec="ascii"), max_size=130), min_size=1))
 def test_texts(texts: list[str]) -> None:
     expected = by_driver("String", texts)
-    assert encoded("String", texts) == expected
-    assert encoded("String", tuple(texts)) == expected
+    short = all(text.isascii() and len(text) < 128 for text in texts)
+    for given_ in (texts, tuple(texts)):
+        assert encoded("String", given_) == (expected if short else None)
     assert encoded("String", by_dictionary(texts)) == expected
 
 
@@ -89,7 +90,7 @@ def test_maps(maps: list[dict[int, int]]) -> None:
     assert encoded("Map(Int16, UInt64)", Maps(keys, values, ends(list(map(len, maps))))) == expected
 
 
-@given(maps=st.lists(st.dictionaries(_TEXT, whole_numbers("UInt64")), min_size=1))
+@given(maps=st.lists(st.dictionaries(st.text(st.characters(codec="ascii")), whole_numbers("UInt64")), min_size=1))
 def test_maps_by_text(maps: list[dict[str, int]]) -> None:
     assert encoded("Map(String, UInt64)", maps) == by_driver("Map(String, UInt64)", maps)
 
@@ -120,7 +121,7 @@ def test_other_types_are_left_to_the_driver(type_: str) -> None:
         ("UInt32", [123456789012]),
         ("UInt32", np.array([123456789012])),
         ("String", ["kept", 123456789012]),
-        ("String", ["123456789012\ud800"]),
+        ("String", Encoded(["123456789012\ud800"], np.array([0], dtype=np.int32))),
         ("LowCardinality(String)", ["123456789012\ud800"]),
         ("LowCardinality(String)", Encoded(["123456789012"], np.array([9], dtype=np.int32))),
         ("Array(UInt64)", [123456789012]),

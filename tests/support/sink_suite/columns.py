@@ -240,6 +240,8 @@ class TestColumns:
             ("String", [1]),
             ("String", [None]),
             ("String", np.array([1])),
+            ("String", ["\ud800"]),
+            ("LowCardinality(String)", ["\ud800"]),
             ("LowCardinality(String)", Encoded(["a"], np.array([1], dtype=np.int32))),
             ("LowCardinality(String)", Encoded(["a"], np.array([-1], dtype=np.int32))),
             ("Array(UInt64)", [1]),

@@ -15,9 +15,9 @@ _STATEMENTS = (
     (
         id String, source String, type String, time String,
         data Tuple(
-            agency String, service String, channel String, outcome String, stage String, duration_ms Float64, user String,
-            application String, centre String, district String, hosting String, sign_in String, consumer String,
-            initiator String, rating UInt8)
+            agency String, service String, channel String, outcome String, stage String, duration_ms Float64,
+            user String, application String, centre String, district String, hosting String, sign_in String,
+            consumer String, initiator String, rating UInt8)
     )
     ENGINE = Kafka('{bootstrap}', '{topic}', '{group}', 'JSONEachRow')
     SETTINGS kafka_num_consumers = {consumers}, kafka_thread_per_consumer = 1
@@ -70,7 +70,7 @@ _STATEMENTS = (
 
 @contextmanager
 def kafka_engine(stage: Stage, run: PipelineRun) -> Iterator[None]:
-    """Read the topic of ``run`` into its ledger and into minutes of the engine, through the same views, until the end."""
+    """Read the topic of ``run`` into its ledger and into minutes of the engine, behind the same views."""
     settings = run.settings
     database = settings.clickhouse.url.rpartition("/")[2]
     names = {

@@ -1,7 +1,7 @@
 """Arithmetic of the benchmarks, without clock or process."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 Point = tuple[float, float]
@@ -69,6 +69,6 @@ def delays(sent: Sequence[float], seen: Sequence[tuple[float, int]]) -> list[flo
     return found
 
 
-def furthest_apart(values: Mapping[int, float]) -> float:
+def furthest_apart(values: Sequence[float]) -> float:
     """By which share the lowest value lies below the highest."""
-    return 1.0 - min(values.values()) / max(values.values())
+    return 1.0 - min(values) / max(values)

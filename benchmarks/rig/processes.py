@@ -43,9 +43,7 @@ def memory_mb(pid: int) -> tuple[float, float]:
 
 
 @contextmanager
-def watching(
-    worker: int, others: Mapping[str, int], done: Callable[[], int], every: float = 1.0
-) -> Iterator[Watched]:
+def watching(worker: int, others: Mapping[str, int], done: Callable[[], int], every: float = 1.0) -> Iterator[Watched]:
     """Sample every ``every`` seconds until the block ends.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import KafkaSettings, Settings
+from pipeline.settings import Settings
 from tests.support import ClickHouseServer, KafkaServer
 from tests.support.pipeline_run import PipelineRun
 from tests.support.waiting import wait_until
@@ -42,9 +42,7 @@ class Stage:
             "kafka__session_timeout_seconds": Settings().kafka.session_timeout_seconds,
             "clickhouse__retry_seconds": Settings().clickhouse.retry_seconds,
         }
-        run = PipelineRun(
-            self.kafka.bootstrap, self.clickhouse.database_url(name), directory, **(defaults | settings)
-        )
+        run = PipelineRun(self.kafka.bootstrap, self.clickhouse.database_url(name), directory, **(defaults | settings))
         try:
             run.run("migrate")
             yield run
@@ -101,6 +99,13 @@ def _ready(port: Any) -> bool:
         return False
 
 
-def kafka_of(run: PipelineRun) -> KafkaSettings:
-    """Its topics."""
-    return run.settings.kafka
+def pressure() -> float:
+    """Seconds for which some process of the machine had to wait for a CPU, since it started; 0 where it is not told.
+
+    Where it rises nearly as fast as the clock, the machine was busy with other things, and wall clock says little.
+    """
+    try:
+        some = Path("/proc/pressure/cpu").read_text("ascii").splitlines()[0]
+    except OSError:
+        return 0.0
+    return int(some.rpartition("total=")[2]) / 1e6

@@ -107,7 +107,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         settings["catalogue__path"] = write_catalogue(stage_.directory / "catalogue.json")
         with stage_.pipeline("endurance", **settings) as run:
             kafka = run.settings.kafka
-            filled = fill(kafka.bootstrap, kafka.events_topic, Load(options.events, time.time_ns() // 1_000_000))
+            load = Load(options.events, time.time_ns() // 1_000_000)
+            filled = fill(kafka.bootstrap, kafka.events_topic, (block.values for block in load.blocks()))
             print(f"{options.events:,} events written to Kafka in {filled:.0f} s", file=sys.stderr, flush=True)
             watched, found = eat(stage_, run, options.events)
             report = run.audit()

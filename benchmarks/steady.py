@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5_000.0, help="events a second (default 5000)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long, after the warm-up (default 60)")
     parser.add_argument("--warm-up", type=float, default=15.0, help="seconds that do not count (default 15)")
-    parser.add_argument("--every", type=float, default=25.0, help="milliseconds between looks (default 25)")
+    parser.add_argument("--every", type=float, default=50.0, help="milliseconds between looks (default 50)")
     parser.add_argument("--set", action="append", default=[], help="a setting of the worker, section.key=value")
     parser.add_argument("--no-engine", action="store_true", help="leave ClickHouse's Kafka engine out")
     parser.add_argument("--directory", type=Path, help="where servers keep their data meanwhile")

@@ -20,7 +20,7 @@ _LOG = (
 )
 _FAILURES = "SELECT name, sum(value) FROM system.errors WHERE name = 'TOO_MANY_PARTS' GROUP BY name"
 _DELAYS = "SELECT event, value FROM system.events WHERE event IN ('DelayedInserts', 'RejectedInserts')"
-TABLES = ("ledger", "coordinates", "minutes", "receipts")
+TABLES = ("ledger", "coordinates", "minutes", "receipts", "hours", "days")
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Sampled:
 
 
 def parts_of(server: ClickHouseServer, database: str, seconds: float) -> dict[str, dict[str, Any]]:
-    """Parts of each table that a flush writes, over so many seconds that the database has been there."""
+    """Parts of each table that a worker writes, over so many seconds that the database has been there."""
     server.execute("SYSTEM FLUSH LOGS")
     active = {str(table): count for table, count, _ in server.execute(_ACTIVE.format(database=database))}
     return {

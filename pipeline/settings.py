@@ -20,6 +20,10 @@ ENVIRONMENT_PREFIX = "XIDMET_"
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+FLUSHES_APART_SECONDS = 0.05
+"""Two flushes of a worker begin at least so far apart: each makes parts in ClickHouse, which have to be merged."""
+
+FlushSeconds = Annotated[float, Meta(ge=FLUSHES_APART_SECONDS, le=3_600)]
 Share = Annotated[float, Meta(gt=0, le=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Dimension = Literal["hosting", "initiator", "centre", "district", "sign_in", "consumer"]
@@ -66,7 +70,7 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """When results are written, whichever comes first; how much may wait in memory; when to call for help; audits."""
 
     processes: Positive = 1
-    flush_seconds: Seconds = 0.5
+    flush_seconds: FlushSeconds = 0.5
     flush_events: Positive = 100_000
     max_pending_events: Positive = 400_000
     max_pending_bytes: Positive = 268_435_456

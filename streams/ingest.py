@@ -31,7 +31,7 @@ from pipeline.fold.memory import Memory
 from pipeline.fold.records import RecordBatch
 from pipeline.fold.resume import ResumePoint
 from pipeline.fold.rules import Rules
-from pipeline.settings import RejectedSettings, WorkerSettings
+from pipeline.settings import FLUSHES_APART_SECONDS, RejectedSettings, WorkerSettings
 from streams.interfaces import IngestMetrics, PartitionStanding, ResultSink, Standing, Status
 from streams.known_rules import KnownRules
 from streams.reject_limit import RejectLimit
@@ -295,12 +295,14 @@ class Ingest:
                 self._calls.recovered("ClickHouse and Kafka are there")
 
     async def run(self) -> None:
-        """Flush whenever it is due, until :meth:`stop`."""
+        """Flush whenever it is due, but not more often than ClickHouse can merge, until :meth:`stop`."""
         while not self._stopping:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), self._settings.flush_seconds)
             self._wanted.clear()
+            began = self._clock()
             await self.flush()
+            await asyncio.sleep(max(0.0, began + FLUSHES_APART_SECONDS - self._clock()))
 
     async def flush(self) -> None:
         """Write what was folded since the last flush; returns when it is durable or no longer this worker's.

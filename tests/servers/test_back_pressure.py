@@ -329,3 +329,39 @@ def test_partitions_that_are_added_are_read_from_their_start_without_a_restart(p
     pipeline.assert_equal_to_log()
     assert pipeline.query("SELECT count(DISTINCT partition) FROM segments") == [(5,)]
     assert [worker.poll() for worker in workers] == [None, None]
+
+
+def test_a_clickhouse_with_too_many_parts_is_waited_for_and_nothing_is_lost(
+    pipeline: PipelineRun, clickhouse_server: ClickHouseServer
+) -> None:
+    """At the settings that make most parts, on tables that bear few, while nothing is merged."""
+    pipeline.flags |= {"worker.flush_seconds": 0.05, "worker.flush_events": 1, "worker.unready_seconds": 1}
+    database = pipeline.flags["clickhouse.url"].rpartition("/")[2]
+    tables = [f"{database}.{table}" for table in ("ledger", "coordinates", "minutes", "receipts")]
+    for table, most in zip(tables, (12, 200, 6, 200), strict=True):
+        # Minutes are refused first, and the ledger later: by the flush that is tried again.
+        clickhouse_server.execute(
+            f"ALTER TABLE {table} MODIFY SETTING parts_to_delay_insert = 100, parts_to_throw_insert = {most}"
+        )
+        clickhouse_server.execute(f"SYSTEM STOP MERGES {table}")
+    pipeline.start_worker()
+    sent = 0
+
+    def refused() -> bool:
+        nonlocal sent
+        sent += 1
+        emit(pipeline, 20, seed=sent)
+        return "Code: 252." in answer(pipeline, "/readyz")[1].get("last_error", "")
+
+    wait_until(refused, 90, "too many parts")
+    wait_until(lambda: not health(pipeline)["ready"], 60, "the worker not to be ready")
+    emit(pipeline, 1_000, seed=sent + 1)
+    failures = metric(pipeline, "xidmet_flush_failures_total")
+    wait_until(lambda: metric(pipeline, "xidmet_flush_failures_total") > failures, 60, "another try")
+    ((kept,),) = pipeline.query("SELECT sum(events) FROM segments")
+    assert kept < sent * 20
+    for table in tables:
+        clickhouse_server.execute(f"SYSTEM START MERGES {table}")
+    pipeline.wait_for_events(sent * 20 + 1_000)
+    wait_until(lambda: health(pipeline)["ready"], 60, "the worker to be ready again")
+    pipeline.assert_equal_to_log()

@@ -34,6 +34,7 @@ _CONFIG = """\
         <size>50M</size>
         <count>2</count>
     </logger>
+    {further}
 </clickhouse>
 """
 
@@ -51,14 +52,17 @@ class ClickHouseServer(ServerProcess):
     name: ClassVar[str] = "clickhouse"
     start_seconds: ClassVar[float] = 90.0
 
-    def __init__(self, directory: Path | None = None, memory_bytes: int = 4 * 1024**3) -> None:
-        """``memory_bytes`` bounds what all queries and caches together may take."""
+    def __init__(
+        self, directory: Path | None = None, memory_bytes: int = 4 * 1024**3, further_config: str = ""
+    ) -> None:
+        """``memory_bytes`` bounds what all queries and caches together may take; ``further_config`` is XML."""
         super().__init__(directory)
         self.native_port = free_port()
         self.http_port = free_port()
         self.url = self.database_url("default")
         self.http_url = f"http://{LOOPBACK}:{self.http_port}"
         self._memory_bytes = memory_bytes
+        self._further_config = further_config
 
     @property
     def data_path(self) -> Path:
@@ -85,7 +89,9 @@ class ClickHouseServer(ServerProcess):
     def _prepare(self) -> list[str]:
         library = fetch()
         config = self.directory / "config.xml"
-        config.write_text(_CONFIG.format(memory_bytes=self._memory_bytes, log=self.directory / "server.log"), "utf-8")
+        log = self.directory / "server.log"
+        text = _CONFIG.format(memory_bytes=self._memory_bytes, log=log, further=self._further_config)
+        config.write_text(text, "utf-8")
         ports = [str(self.native_port), str(self.http_port)]
         return [sys.executable, "-S", "-E", str(_MAIN), str(library), str(config), str(self.data_path), *ports]
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from pipeline.fold.records import LogPartition
 from pipeline.fold.resume import ResumePoint
 from pipeline.fold.rules import Rules
 from pipeline.fold.segment import MARKER_HEADER
-from pipeline.settings import FoldSettings, WorkerSettings
+from pipeline.settings import FLUSHES_APART_SECONDS, FoldSettings, WorkerSettings
 from sinks.prometheus import Metrics
 from streams.ingest import Ingest
 from tests.support.fold_model import BASE_MS, CATALOGUE, Item, LogRecord, Store, batch_of
@@ -189,6 +191,29 @@ async def test_too_much_unwritten_makes_the_agent_wait() -> None:
     await ingest.stop()
     await running
     assert len(sink.store.ledger) == 12
+
+
+async def test_flushes_begin_apart_however_few_events_are_wanted_in_one() -> None:
+    """Each makes parts in ClickHouse, which it has to merge."""
+    began: list[float] = []
+
+    class TimedSink(FakeSink):
+        def write(self, flush: Flush) -> None:
+            began.append(time.monotonic())
+            super().write(flush)
+
+    sink = TimedSink()
+    ingest = ingest_of(sink, flush_events=1)
+    running = asyncio.create_task(ingest.run())
+    await ingest.load({TP0: 0})
+    for number in range(4):
+        await ingest.add(batch(number, number + 1))
+        await eventually(lambda so_far=number: len(sink.store.ledger) > so_far)
+    await ingest.stop()
+    await running
+    assert len(began) == 4
+    # What lies between the beginning of a flush and its write differs from flush to flush, by less than this.
+    assert min(later - earlier for earlier, later in pairwise(began)) > FLUSHES_APART_SECONDS / 2
 
 
 async def test_records_that_were_missed_are_fetched_again_and_repeated_ones_dropped() -> None:

@@ -20,11 +20,11 @@ SEED ?=
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check faults soak format servers contract clean
+.PHONY: help demo test check faults soak bench-guard format servers contract clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'Variables: ARGS="..." for demo, test, faults and soak; PYTHON=python3.12 to choose the interpreter of a new $(VENV).'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'Variables: ARGS="..." for demo, test, faults, soak and bench-guard; PYTHON=python3.12 to choose the interpreter of a new $(VENV).'
 
 demo: $(DEMO_STAMP) ## Run the whole pipeline in one process on made-up events (ARGS="--seconds 20 --json")
 	@$(BIN)/xidmet demo $(ARGS)
@@ -47,6 +47,9 @@ faults: $(TEST_STAMP) ## Kill, stall, cut off and fill up everything, and count 
 
 soak: $(TEST_STAMP) ## Random faults under load, repeatable (MINUTES=10 SEED=7)
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench-guard: $(TEST_STAMP) ## Is the hot path slower than that of another commit? (ARGS="--against HEAD~3")
+	@$(BIN)/python benchmarks/guard.py $(ARGS)
 
 format: $(TEST_STAMP) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .

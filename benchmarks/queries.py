@@ -162,7 +162,7 @@ def run(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
             filled = known["seconds"] if known else make(client, options.events, marker)
             if applied:
                 settle(client)
-            asker = Asker(server.http_url, DATABASE)
+            asker = Asker(server.http_url, DATABASE, server.native_port)
             figures: dict[str, Any] = {
                 "events": options.events,
                 "repetitions": options.repetitions,
@@ -182,6 +182,7 @@ def run(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
                 figures["questions"].append(measure(asker, question, options.repetitions, cold))
             figures["commands"] = commands(client, options.repetitions) if not options.only else []
             figures["audit"] = audited(client) if not (options.only or options.no_audit) else None
+            asker.close()
     return figures
 
 

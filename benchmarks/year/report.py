@@ -43,13 +43,13 @@ def too_slow(figures: dict[str, Any]) -> list[dict[str, Any]]:
 
 def table(figures: dict[str, Any]) -> str:
     """For the terminal."""
-    head = (
-        f"{'question':26} {'view':18} {'p50 ms':>8} {'p95 ms':>8} {'cold ms':>8} {'rows':>8} {'bytes':>8} {'memory':>8}"
-    )
+    columns = ("p50 ms", "p95 ms", "cold ms", "cpu ms", "rows", "bytes", "memory")
+    head = f"{'question':26} {'view':18} " + " ".join(f"{name:>8}" for name in columns)
     lines = [head]
     for item in figures["questions"]:
         lines.append(
             f"{item['name']:26} {item['view']:18} {item['p50_ms']:8.1f} {item['p95_ms']:8.1f} {_ms(item['cold_ms']):>8}"
+            f" {item['cpu_ms']:8.1f}"
             f" {short(item['rows_read']):>8} {short(item['bytes_read']):>8} {short(item['memory_bytes']):>8}"
             f"{'  free-form' if item['free'] else '  TOO SLOW' if item['p95_ms'] > LIMIT_MS else ''}"
         )
@@ -85,7 +85,8 @@ def page(figures: dict[str, Any]) -> str:
         f"on {host['cores']} cores ({host['processor']}), {host['memory_gb']} GB of memory, load {host['load']} before,"
         f" {host['system']}, ClickHouse {figures['clickhouse']}; {figures['repetitions']} askings of each question,"
         " each with another month, week, day, agency or service. `cold` is one asking with no file in memory. Times are"
-        " a client's, from sending the question to the last byte of the answer. Rows, bytes: median of what ClickHouse"
+        " a client's, from sending the question to the last byte of the answer. `cpu` is the processor"
+        " time of all threads of the server for one asking. Rows, bytes: median of what ClickHouse"
         " read. Memory: the most that one asking took.",
         "",
         f"Questions that are not to single events and take more than {LIMIT_MS:.0f} ms (p95):"
@@ -138,12 +139,12 @@ def page(figures: dict[str, Any]) -> str:
 
 def _rows(questions: list[dict[str, Any]]) -> list[str]:
     return [
-        "| question | view | p50 ms | p95 ms | cold ms | rows read | bytes read | memory |",
-        "|---|---|---|---|---|---|---|---|",
+        "| question | view | p50 ms | p95 ms | cold ms | cpu ms | rows read | bytes read | memory |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(
             f"| {item['words']} (`{item['name']}`) | {', '.join(f'`{name}`' for name in item['view'].split(', '))} |"
-            f" {_ms(item['p50_ms'])} | {_ms(item['p95_ms'])} | {_ms(item['cold_ms'])} | {short(item['rows_read'])} |"
-            f" {short(item['bytes_read'])} | {short(item['memory_bytes'])} |"
+            f" {_ms(item['p50_ms'])} | {_ms(item['p95_ms'])} | {_ms(item['cold_ms'])} | {_ms(item['cpu_ms'])} |"
+            f" {short(item['rows_read'])} | {short(item['bytes_read'])} | {short(item['memory_bytes'])} |"
             for item in questions
         ),
     ]

@@ -96,7 +96,9 @@ def year(clickhouse_server: ClickHouseServer) -> Iterator[Year]:
     migrate(settings)
     with closing(connect(settings)) as client:
         fill.fill(client, EVENTS, lambda words: None)
-        yield Year(client, Asker(clickhouse_server.http_url, "year_test"))
+        asker = Asker(clickhouse_server.http_url, "year_test", clickhouse_server.native_port)
+        yield Year(client, asker)
+        asker.close()
     clickhouse_server.execute("DROP DATABASE IF EXISTS year_test SYNC")
 
 
@@ -147,6 +149,7 @@ def test_each_question_has_an_answer_and_its_cost_is_told(year: Year, question: 
     assert told["rows_read"] > 0
     assert told["bytes_read"] > 0
     assert told["memory_bytes"] > 0
+    assert told["cpu_ms"] > 0
     assert 0 < told["p50_ms"] <= told["p95_ms"] <= told["max_ms"]
     assert any(year.ask(question.name, question.parameters(number)) for number in range(8))
 

@@ -81,7 +81,17 @@ def _first_and_last(client: Client) -> tuple[datetime, datetime] | None:
 
 def _silent(client: Client, catalogue: Catalogue, since: datetime) -> list[dict[str, Any]]:
     """Agencies of the catalogue that sent nothing since then; when each was heard last, None for never."""
-    rows = client.query("SELECT agency, toUnixTimestamp(max(minute)) FROM minutes GROUP BY agency").rows
+    heard = client.query(
+        "SELECT DISTINCT agency FROM minutes WHERE minute >= toDateTime({since:Int64}, 'UTC')",
+        {"since": int(since.timestamp())},
+    ).rows
+    silent = [agency for agency in catalogue.agencies if (agency.code,) not in heard]
+    # Few rows, and found by the key: those of the agencies that are heard are the many.
+    rows = client.query(
+        "SELECT agency, toUnixTimestamp(max(minute)) AS newest FROM minutes WHERE agency IN"
+        " splitByChar(',', {codes:String}) GROUP BY agency",
+        {"codes": ",".join(agency.code for agency in silent)},
+    ).rows
     last = {agency: datetime.fromtimestamp(seconds, UTC) for agency, seconds in rows}
     return [
         {
@@ -89,8 +99,7 @@ def _silent(client: Client, catalogue: Catalogue, since: datetime) -> list[dict[
             "name": msgspec.to_builtins(agency.name),
             "last_minute": _iso(last[agency.code]) if agency.code in last else None,
         }
-        for agency in catalogue.agencies
-        if agency.code not in last or last[agency.code] < since
+        for agency in silent
     ]
 
 

@@ -5,6 +5,7 @@ merely on its way; what lies beyond the receipts is in flight and is left out.
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -14,7 +15,8 @@ from msgspec import Struct
 from sinks.clickhouse.client import Client
 from sinks.clickhouse.period_audit import CLOSED_SECONDS, kinds_computed, wrong_periods
 
-_SEGMENT_KEY: Final = ("topic_id", "partition", "segment")
+# Events whose identities are looked up in the ledger by one statement: a bound for what ClickHouse holds in memory.
+_EVENTS_AT_ONCE: Final = 4_000_000
 Key = tuple[str, int, int]
 
 
@@ -177,37 +179,67 @@ def _check_ledger(client: Client, receipts: list[dict[str, Any]], report: AuditR
         ).dicts()
     }
     current = _current_offsets(client)
+    short: set[Key] = set()
     for row in receipts:
         rows = found.get(_key(row), 0)
         if current.get(_key(row)) != row["next_offset"]:
             report.ledger += row["accepted"]
             continue
         report.ledger += rows
-        if rows == row["accepted"]:
-            continue
         if rows > row["accepted"]:
             words = f"{row['accepted']} accepted, {rows} in the ledger"
             report.findings.append(Finding("ledger", _where(row), words))
+        elif rows < row["accepted"]:
+            short.add(_key(row))
+    for run in _runs(receipts, short):
+        lost = _lost(client, run)
+        for row in run:
+            gone = lost.get(_key(row), 0)
+            report.repeats += row["accepted"] - found.get(_key(row), 0) - gone
+            if gone:
+                words = f"{row['accepted']} accepted, {gone} of them are not in the ledger at all"
+                report.findings.append(Finding("ledger", _where(row), words))
+
+
+def _runs(receipts: list[dict[str, Any]], short: set[Key]) -> Iterator[list[dict[str, Any]]]:
+    """Cut the segments that are ``short``, in order, into runs of one partition of at most so many events.
+
+    Each run is one reading of the ledger, however many segments it has. The segments between its first and its last are
+    read with it, and so count.
+    """
+    run: list[dict[str, Any]] = []
+    events = 0
+    for row in receipts:
+        events += row["accepted"]
+        if _key(row) not in short:
             continue
-        lost = _lost(client, row)
-        report.repeats += row["accepted"] - rows - lost
-        if lost:
-            words = f"{row['accepted']} accepted, {lost} of them are not in the ledger at all"
-            report.findings.append(Finding("ledger", _where(row), words))
+        if run and (_key(run[0])[:2] != _key(row)[:2] or events > _EVENTS_AT_ONCE):
+            yield run
+            run = []
+        if not run:
+            events = row["accepted"]
+        run.append(row)
+    if run:
+        yield run
 
 
-def _lost(client: Client, row: dict[str, Any]) -> int:
-    """Events with coordinates in the segment whose identity the ledger does not hold anywhere."""
+def _lost(client: Client, run: list[dict[str, Any]]) -> dict[Key, int]:
+    """Events with coordinates in each segment of a run whose identity the ledger does not hold anywhere."""
     inside = (
-        "SELECT event_hash FROM coordinates WHERE topic_id = {topic_id:String} AND partition = {partition:UInt32}"
-        " AND offset >= {segment:UInt64} AND offset < {next_offset:UInt64}"
+        "FROM coordinates WHERE topic_id = {topic_id:String} AND partition = {partition:UInt32}"
+        " AND offset >= {first:UInt64} AND offset < {last:UInt64}"
     )
-    ((lost,),) = client.query(
-        f"SELECT uniqExact(event_hash) FROM ({inside})"
-        f" WHERE event_hash NOT IN (SELECT event_hash FROM ledger WHERE event_hash IN ({inside}))",
-        {name: row[name] for name in (*_SEGMENT_KEY, "next_offset")},
+    topic_id, partition, first = _key(run[0])
+    rows = client.query(
+        "SELECT r.segment AS segment, uniqExact(c.event_hash) AS lost"
+        f" FROM (SELECT topic_id, partition, offset, event_hash {inside} AND event_hash NOT IN"
+        f" (SELECT event_hash FROM ledger WHERE event_hash IN (SELECT event_hash {inside}))) AS c"
+        " ASOF JOIN (SELECT topic_id, partition, segment, next_offset FROM receipts FINAL) AS r"
+        " ON c.topic_id = r.topic_id AND c.partition = r.partition AND c.offset >= r.segment"
+        " WHERE c.offset < r.next_offset GROUP BY segment",
+        {"topic_id": topic_id, "partition": partition, "first": first, "last": run[-1]["next_offset"]},
     ).rows
-    return int(lost)
+    return {(topic_id, partition, segment): int(lost) for segment, lost in rows}
 
 
 def _check_periods(client: Client, now: float, report: AuditReport) -> None:

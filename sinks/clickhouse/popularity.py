@@ -1,4 +1,4 @@
-"""Rankings and trends, from the minute rows.
+"""Rankings and trends, from the minute rows; of long periods from closed days and hours, as far as there are any.
 
 The answers of the page and of ``xidmet top``. Percentiles are read from merged histograms, within 1 %; people are
 estimated by uniqCombined64, within about 1 % (and exactly for small numbers), by the documentation of ClickHouse.
@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from pipeline.fold.histogram import quantile
 from sinks.clickhouse.client import Client
+from sinks.clickhouse.cover import uses_sql
 
 Metric = Literal["uses", "people"]
 By = Literal["agency", "service"]
@@ -89,9 +90,7 @@ def trends(client: Client, start: datetime, end: datetime, points: int) -> dict[
 def people(client: Client, start: datetime, end: datetime) -> int:
     """Distinct people in [start, end), over all agencies."""
     ((number,),) = client.query(
-        "SELECT uniqCombined64Merge(users) FROM minutes FINAL WHERE stage = ''"
-        " AND minute >= toDateTime({start:Int64}, 'UTC') AND minute < toDateTime({end:Int64}, 'UTC')",
-        {"start": int(start.timestamp()), "end": int(end.timestamp())},
+        f"SELECT uniqCombined64Merge(users) AS number FROM ({uses_sql(client, start, end)})"
     ).rows
     return int(number)
 
@@ -117,8 +116,6 @@ def _period(client: Client, start: datetime, end: datetime, by: By, metric: Metr
     return client.query(
         f"SELECT agency, {service} AS service, sum(events) AS uses, uniqCombined64Merge(users) AS people,"
         " sumIf(events, outcome = 'failure') AS failures, sumMap(histogram) AS histogram"
-        " FROM minutes FINAL WHERE stage = '' AND minute >= toDateTime({start:Int64}, 'UTC')"
-        " AND minute < toDateTime({end:Int64}, 'UTC')"
-        f" GROUP BY agency, service ORDER BY {order} DESC, agency, service",
-        {"start": int(start.timestamp()), "end": int(end.timestamp())},
+        f" FROM ({uses_sql(client, start, end)}) GROUP BY agency, service HAVING uses > 0"
+        f" ORDER BY {order} DESC, agency, service"
     ).dicts()

@@ -11,6 +11,8 @@ from pipeline.catalogue import catalogue_from_json
 from pipeline.errors import CatalogueError
 from pipeline.settings import ClickHouseSettings
 from sinks.clickhouse.catalogues import store_catalogue, stored_catalogue
+from sinks.clickhouse.cover import uses_sql
+from sinks.clickhouse.periods import recompute
 from sinks.clickhouse.popularity import By, Metric, counts, last_period, people, top, trends
 from tests.support.sink_suite.data import (
     CATALOGUE,
@@ -94,6 +96,34 @@ class TestPopularity:
             exact = [group.quantile(share) for share in (0.5, 0.95, 0.99)]
             assert [item.p50_ms, item.p95_ms, item.p99_ms] == pytest.approx(exact, rel=0.01)
         assert sum(item.share for item in ranking) == pytest.approx(1)
+
+    @pytest.mark.parametrize("closed_after", [timedelta(hours=3), timedelta(hours=30), timedelta(days=9)])
+    def test_a_long_period_is_read_from_closed_days_and_hours_and_says_the_same(
+        self, store: ClickHouseSettings, closed_after: timedelta
+    ) -> None:
+        """The first hours, the first day, or all of it is closed, and the rest is read from the minutes."""
+        pairs = sorted(CATALOGUE.pairs)[:7]
+        log = Log()
+        first, last = START - timedelta(minutes=17), START + timedelta(days=5, minutes=23)
+        moments = [first + (last - first) * number / 400 for number in range(400)]
+        log.add([use(number, *pairs[number % 7], at, f"user-{number % 31}") for number, at in enumerate(moments)])
+        start, end = START + timedelta(minutes=11), START + timedelta(days=4, hours=7, minutes=5)
+        with migrated(store) as client:
+            write(client, folded(log, 1_000))
+            before = [top(client, start, end, by, "people") for by in ("agency", "service")]
+            number = people(client, start, end)
+            recompute(client, first, last, "Asia/Baku", START + closed_after)
+            sql = uses_sql(client, start, end)
+            assert "FROM hours" in sql
+            assert ("FROM days" in sql) == (closed_after > timedelta(days=1, hours=20))
+            assert ("FROM minutes" in sql) or closed_after == timedelta(days=9)
+            assert [top(client, start, end, by, "people") for by in ("agency", "service")] == before
+            assert people(client, start, end) == number
+            # What is read of closed periods is exact, whatever the minutes say.
+            client.execute("TRUNCATE TABLE minutes")
+            rest = sum(item.uses for item in top(client, start, end))
+            assert 0 < rest <= sum(item.uses for item in before[0])
+            assert "FROM minutes" in uses_sql(client, END - timedelta(days=1), END)
 
     def test_ties_are_broken_by_name(self, store: ClickHouseSettings) -> None:
         pairs = sorted(CATALOGUE.pairs)

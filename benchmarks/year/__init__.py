@@ -1,0 +1,1 @@
+"""A year of events inside ClickHouse, the analysts' questions to it, their measurement: see benchmarks/queries.py."""

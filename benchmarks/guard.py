@@ -11,7 +11,6 @@ and said so.
 """
 
 import argparse
-import asyncio
 import gc
 import json
 import math
@@ -23,9 +22,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from inspect import signature
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +34,7 @@ CHANCE = 0.05
 FOLD = "fold, single"
 _BATCH = 100
 _POLL = 10_000
+_FETCH = 2_000
 _FLUSH = 100_000
 _SMALL_EVENTS = 2_000
 _WARM_EVENTS = 500
@@ -146,7 +146,12 @@ def parts(load: Load, database: str) -> dict[str, Callable[[], Callable[[], obje
         from pipeline.contract.decode import decode as decode_
 
         decoded = [decode_(poll.values, poll.headers) for poll in polls]
-        return lambda: [to_columns(one) for one in decoded]
+        if len(signature(to_columns).parameters) == 1:
+            return lambda: [to_columns(one) for one in decoded]
+        from pipeline.contract.profiles import Profiles
+
+        profiles = Profiles()
+        return lambda: [to_columns(one, profiles) for one in decoded]
 
     def write(polls: Sequence[Any]) -> Callable[[], object]:
         from pipeline.settings import ClickHouseSettings
@@ -179,41 +184,48 @@ def parts(load: Load, database: str) -> dict[str, Callable[[], Callable[[], obje
 
 
 def _transport(load: Load) -> Callable[[], object]:
-    """What the consumer thread makes of polls of fetched records."""
-    from faust.transport.drivers import aiokafka as driver
+    """What the consumer thread makes of the bytes that it fetched: columns, or a record each and then columns."""
+    from aiokafka.consumer import fetcher
+    from aiokafka.record.default_records import DefaultRecordBatchBuilder
     from faust.types import TP
 
-    from streams.transport import BatchConsumerThread
+    from streams.forgiving import read_forgivingly
 
+    read_forgivingly()
     tp = TP(load.log.topic, 0)
-    records = [
-        SimpleNamespace(offset=offset, timestamp=stamp, key=None, value=value, headers=())
-        for offset, (stamp, value) in enumerate(load.single)
-    ]
-    state = SimpleNamespace(position=0, highwater=len(records), lso=len(records))
-    assignment = SimpleNamespace(state_value=lambda tp: state)
-    consumer: Any = SimpleNamespace(
-        _subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment)),
-        _coordinator=SimpleNamespace(coordinator_id="guard"),
-        highwater=lambda tp: len(records),
-    )
-    thread: Any = BatchConsumerThread.__new__(BatchConsumerThread)
-    thread.app, thread._reached, thread._sought = SimpleNamespace(), {tp: 0}, assignment
+    fetches = []
+    for start in range(0, len(load.single), _FETCH):
+        builder = DefaultRecordBatchBuilder(2, 0, False, -1, 0, 0, 1 << 24)
+        for place, (stamp, value) in enumerate(load.single[start : start + _FETCH]):
+            builder.append(place, stamp, None, value, [])
+        fetches.append(bytes(builder.build()))
 
-    async def run() -> None:
-        thread._reached[tp] = 0
-        for start in range(0, len(records), 500):
-            some = records[start : start + 500]
-            state.position = start + len(some)
+    def records(of: Any, fetched: bytes) -> Any:
+        return of(tp, fetcher.MemoryRecords(fetched), [], 0, None, None, True, fetcher.READ_COMMITTED)
 
-            async def fetch(self: Any, *_: Any, fetched: Any = some) -> Any:
-                return {tp: fetched}
+    def columns(fetched: bytes) -> Sequence[int]:
+        taken: Sequence[int] = records(_column_records(), fetched).take().offsets
+        return taken
 
-            driver.AIOKafkaConsumerThread._fetch_records = fetch
-            (batch,) = (await thread._fetch_records(consumer, {tp}))[tp]
-            assert len(batch) == len(some)
+    def single(fetched: bytes) -> Sequence[int]:
+        rows = list(records(fetcher.PartitionRecords, fetched))
+        lists = [[getattr(row, name) for row in rows] for name in ("timestamp", "key", "value", "headers")]
+        return [row.offset for row in rows] if lists else []
 
-    return lambda: asyncio.run(run())
+    def run() -> None:
+        take = single if _column_records() is None else columns
+        if sum(len(take(fetched)) for fetched in fetches) != len(load.single):
+            raise SystemExit("records are missing")
+
+    return run
+
+
+def _column_records() -> Any:
+    try:
+        from streams.fetch import ColumnRecords
+    except ModuleNotFoundError:
+        return None
+    return ColumnRecords
 
 
 def measure_here(options: argparse.Namespace) -> dict[str, Any]:

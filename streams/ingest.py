@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from faust.types import TP
 
 from pipeline.catalogue import Catalogue
+from pipeline.contract.profiles import ProfileTable
 from pipeline.errors import BrokerError, StoreError
 from pipeline.fold.flush import Flush
 from pipeline.fold.fold import PartitionFold
@@ -90,6 +91,7 @@ class Ingest:
         self._clock = clock
         self._on_written = on_written
         self._reject_limit = reject_limit or RejectLimit(RejectedSettings(), rules)
+        self._profiles = ProfileTable()
         self._partitions: dict[TP, _Partition] = {}
         self._generation = 0
         self._wanted = asyncio.Event()
@@ -130,6 +132,7 @@ class Ingest:
                 self._known.catalogues,
                 Memory(point.memory, rules.memory_segments),
                 self._known.by_text,
+                self._profiles,
             )
             self._partitions[tp] = _Partition(fold, point.start, point.start, self._clock())
         self._written.set()

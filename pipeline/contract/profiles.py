@@ -65,8 +65,9 @@ class _Codes:
     array: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
 
     def all(self) -> npt.NDArray[np.int32]:
-        if len(self.array) < len(self.listed):
-            self.array = np.array(self.listed, dtype=np.int32)
+        known = len(self.array)
+        if known < len(self.listed):
+            self.array = np.concatenate([self.array, np.array(self.listed[known:], dtype=np.int32)])
         return self.array
 
 
@@ -141,6 +142,19 @@ class Profiles:
                 known.found[number] = fault
         known.seen = len(self._profiles)
         return known.found
+
+
+@dataclass(slots=True)
+class ProfileTable:
+    """The table in use, for all partitions of a worker; another one is begun when it is full."""
+
+    current: Profiles = field(default_factory=Profiles)
+
+    def open(self) -> Profiles:
+        """A table that is not full."""
+        if self.current.full:
+            self.current = Profiles()
+        return self.current
 
 
 class _OfUses(dict[tuple[str | None, ...], int]):

@@ -12,7 +12,7 @@ from pipeline.contract.agency import agency_of
 from pipeline.contract.checks import check
 from pipeline.contract.columns import EventColumns, to_columns
 from pipeline.contract.decode import Decoded, Refusal, decode, original
-from pipeline.contract.profiles import Fault, Profiles
+from pipeline.contract.profiles import Fault, ProfileTable
 from pipeline.fold.flush import Flush, Reject
 from pipeline.fold.histogram import bucket_of, whole_milliseconds
 from pipeline.fold.ledger import ledger_of
@@ -39,6 +39,7 @@ class PartitionFold:
         catalogues: every catalogue that the rules name, by version.
         memory: the events of the segments before.
         known: the rules that a marker may ask for, by their text; a marker that asks for others changes none.
+        profiles: a table that is shared with the folds of other partitions, in the same thread.
 
     A segment without a receipt takes the rules of the one before, or those that the marker between them names. So the
     rules follow from the log alone: workers of different settings that fold it side by side open every segment alike.
@@ -53,6 +54,7 @@ class PartitionFold:
         catalogues: Mapping[int, Catalogue],
         memory: Memory,
         known: Mapping[str, Rules] = MappingProxyType({}),
+        profiles: ProfileTable | None = None,
     ) -> None:
         self.log = log
         self.next_offset = start
@@ -61,7 +63,7 @@ class PartitionFold:
         self._catalogues = catalogues
         self._memory = memory
         self._flush = Flush()
-        self._profiles = Profiles()
+        self._profiles = profiles or ProfileTable()
         self._openings = opened
         self._changed = False
         self._begin_segment(start)
@@ -182,9 +184,7 @@ class PartitionFold:
     ) -> list[Refusal]:
         """Count the good events of a batch; return those that the checks refuse."""
         receipt, rules = self._receipt, self._receipt.rules
-        if self._profiles.full:
-            self._profiles = Profiles()
-        columns = to_columns(decoded, self._profiles)
+        columns = to_columns(decoded, self._profiles.open())
         catalogue = self._catalogues[rules.catalogue_version]
         faults = check(columns, timestamps, catalogue, rules.max_age_days, rules.max_ahead_seconds)
         refusals = []

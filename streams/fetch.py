@@ -62,10 +62,9 @@ class ColumnRecords(PartitionRecords):  # type: ignore[misc] # aiokafka is not t
         super().__init__(*arguments)
         self.next_fetch_offset: int = arguments[3]
         self._batches = self._readable_batches()
-        # Of the batch in hand: its bytes if it can have headers, the records not looked at yet, how many were.
+        # Of the batch in hand: its bytes if it can have headers, and the records not looked at yet.
         self._part: memoryview | None = None
         self._rows: Iterator[Any] | None = None
-        self._looked_at = 0
         self.exhausted = False
 
     def __next__(self) -> Any:
@@ -111,11 +110,10 @@ class ColumnRecords(PartitionRecords):  # type: ignore[misc] # aiokafka is not t
             except UnicodeDecodeError:
                 unreadable = self._part
             self.next_fetch_offset = following
-            looked_at = len(offsets) - before + passed_over
-            self._looked_at += looked_at
             if unreadable is not None:
-                self._rows = parsed_again(unreadable, self._looked_at)
-            elif looked_at < room:
+                # Those that were looked at come again, and are passed over by their offsets.
+                self._rows = parsed_again(unreadable)
+            elif len(offsets) - before + passed_over < room:
                 self._rows = None
             if self._part is None:
                 _mark_missing(columns.timestamps, before)
@@ -129,7 +127,6 @@ class ColumnRecords(PartitionRecords):  # type: ignore[misc] # aiokafka is not t
         batch = next(self._batches, None)
         # The parser must not be asked again at its end, which islice remembers.
         self._rows = None if batch is None else islice(batch, None)
-        self._looked_at = 0
         return self._rows
 
     def _readable_batches(self) -> Iterator[Any]:

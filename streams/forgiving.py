@@ -28,12 +28,12 @@ def checksum_is_right(batch: Any, part: memoryview) -> bool:
     return bool(crc32c(part[_AFTER_CHECKSUM:]) == batch.crc)
 
 
-def parsed_again(part: memoryview, done: int) -> Iterator[Any]:
-    """The records of a batch after the first ``done``, slowly, whatever their header names are."""
+def parsed_again(part: memoryview) -> Iterator[Any]:
+    """The records of a batch from its first on, slowly, whatever their header names are."""
     batch = _DefaultRecordBatchPy(part)
     batch._maybe_uncompress()
     batch._buffer = _Buffer(batch._buffer)
-    return islice(batch, done, None)
+    return iter(batch)
 
 
 class ForgivingRecords(_MemoryRecordsPy):  # type: ignore[misc] # aiokafka is not typed for mypy
@@ -74,7 +74,7 @@ class _Batch:
                 yield record
                 done += 1
         except UnicodeDecodeError:
-            yield from parsed_again(self._part, done)
+            yield from islice(parsed_again(self._part), done, None)
 
 
 class _Buffer(bytearray):

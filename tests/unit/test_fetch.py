@@ -217,6 +217,15 @@ def test_only_what_was_committed_is_read_and_the_position_passes_over_the_rest()
     assert ours.getall(100).offsets == [0, 1, 2, 3, 4, 6, 7, 10, 11]
 
 
+def test_a_producer_that_aborts_twice_in_a_row_leaves_nothing() -> None:
+    data = b""
+    for base in (0, 3):
+        data += batch(base, rows(2), producer=1, transactional=True) + marker(base + 2, 1, ABORT)
+    ours, state = Fetch(data + batch(6, rows(1)), aborted=[(1, 0), (1, 3)]).of_ours()
+    assert ours.getall(10).offsets == [6]
+    assert state.position == 7
+
+
 def test_the_position_passes_over_what_compaction_took_from_the_end() -> None:
     data = batch(0, rows(2, step=3), last_delta=9) + batch(10, [], last_delta=4) + batch(15, rows(1))
     answers = compare(Fetch(data), [2, 5])

@@ -1,7 +1,7 @@
 """clickhouse-driver with blocks whose columns are written as a whole.
 
 The driver remains the connection: protocol, settings, errors, compression. It writes a block value by value in Python,
-though, which cost half of the pipeline's time (decision 0017). So it is given a block of one row, whose values are
+though, which costs five times as much CPU (decision 0017). So it is given a block of one row, whose values are
 whole columns, and the stream that puts blocks on the wire (``Connection.block_out``) unrolls it.
 
 This depends on names of the driver without an underscore, which are the same in 0.2.9 and 0.2.11: ``Client.send_data``,

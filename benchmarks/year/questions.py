@@ -39,6 +39,12 @@ def _month(draw: random.Random) -> Parameters:
     return {"month": f"{YEAR}-{draw.randint(2, 12):02}-01"}
 
 
+def _days_of_month(draw: random.Random) -> Parameters:
+    month = draw.randint(1, 12)
+    following = date(YEAR + month // 12, month % 12 + 1, 1)
+    return {"first": date(YEAR, month, 1).isoformat(), "last": (following - timedelta(days=1)).isoformat()}
+
+
 def _quarter(draw: random.Random) -> Parameters:
     quarter = draw.randrange(4)
     first = date(YEAR, 3 * quarter + 1, 1)
@@ -118,19 +124,20 @@ QUESTIONS: Final = (
     Question(
         "top_agencies_month",
         "The ten most popular agencies of a month, by uses, with people",
-        "monthly",
-        "SELECT agency, sum(uses) AS total, uniqCombined64Merge(users) AS people FROM monthly"
-        f" WHERE {_ZONE} AND month = {{month:Date}} GROUP BY agency ORDER BY total DESC, agency LIMIT 10",
-        _month,
+        "daily",
+        "SELECT agency, sum(uses) AS total, uniqCombined64Merge(users) AS people FROM daily"
+        f" WHERE {_ZONE} AND day BETWEEN {{first:Date}} AND {{last:Date}}"
+        " GROUP BY agency ORDER BY total DESC, agency LIMIT 10",
+        _days_of_month,
     ),
     Question(
         "top_services_agency_month",
         "The ten most popular services of an agency in a month, with people",
-        "monthly",
-        "SELECT service, sum(uses) AS total, uniqCombined64Merge(users) AS people FROM monthly"
-        f" WHERE {_ZONE} AND month = {{month:Date}} AND agency = {{agency:String}}"
+        "daily",
+        "SELECT service, sum(uses) AS total, uniqCombined64Merge(users) AS people FROM daily"
+        f" WHERE {_ZONE} AND day BETWEEN {{first:Date}} AND {{last:Date}} AND agency = {{agency:String}}"
         " GROUP BY service ORDER BY total DESC, service LIMIT 10",
-        _both(_month, _agency),
+        _both(_days_of_month, _agency),
     ),
     Question(
         "top_services_month",
@@ -155,17 +162,19 @@ QUESTIONS: Final = (
     Question(
         "people_month",
         "People of a month, the whole state",
-        "monthly",
-        f"SELECT uniqCombined64Merge(users) AS people FROM monthly WHERE {_ZONE} AND month = {{month:Date}}",
-        _month,
+        "daily",
+        f"SELECT uniqCombined64Merge(users) AS people FROM daily WHERE {_ZONE}"
+        " AND day BETWEEN {first:Date} AND {last:Date}",
+        _days_of_month,
     ),
     Question(
         "people_month_agencies",
         "People of a month by agency",
-        "monthly",
-        "SELECT agency, sum(uses) AS total, uniqCombined64Merge(users) AS people, min(closed) AS complete FROM monthly"
-        f" WHERE {_ZONE} AND month = {{month:Date}} GROUP BY agency ORDER BY people DESC, agency",
-        _month,
+        "daily",
+        "SELECT agency, sum(uses) AS total, uniqCombined64Merge(users) AS people, min(source = 'ledger') AS complete"
+        f" FROM daily WHERE {_ZONE} AND day BETWEEN {{first:Date}} AND {{last:Date}}"
+        " GROUP BY agency ORDER BY people DESC, agency",
+        _days_of_month,
     ),
     Question(
         "people_year",

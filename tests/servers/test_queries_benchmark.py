@@ -156,7 +156,7 @@ def test_each_question_has_an_answer_and_its_cost_is_told(year: Year, question: 
 
 def test_rankings(year: Year) -> None:
     parameters = drawn("top_agencies_month")
-    month = [event for event in year.uses if month_of(event) == parameters["month"]]
+    month = [event for event in year.uses if month_of(event) == parameters["first"]]
     people = defaultdict(set)
     for event in month:
         if event.user:

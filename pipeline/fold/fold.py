@@ -142,7 +142,7 @@ class PartitionFold:
         if not receipt.records:
             receipt.first_timestamp = timestamps[0]
         receipt.records += stop - start
-        receipt.value_bytes += sum(len(value) if value else 0 for value in values)
+        receipt.value_bytes += batch.value_bytes(start, stop)
         receipt.next_offset = offsets[-1] + 1
         receipt.last_timestamp = timestamps[-1]
         self._changed = True

@@ -42,7 +42,7 @@ class KafkaSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     session_timeout_seconds: Seconds = 10.0
     request_timeout_seconds: Seconds = 30.0
     metadata_seconds: Seconds = 30.0
-    fetch_max_bytes: Positive = 4_194_304
+    fetch_max_bytes: Positive = 1_048_576
     max_poll_records: Positive = 10_000
 
 

@@ -91,7 +91,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sides", nargs="+", help="only these (default all)")
     parser.add_argument("--minutes", type=float, default=19.0, help="begin no round that would end later (default 19)")
     parser.add_argument("--limit-seconds", type=float, default=240.0, help="for one side in one round (default 240)")
-    parser.add_argument("--steady", action="store_true", help="measure freshness as well, by benchmarks/steady.py")
+    parser.add_argument(
+        "--steady",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="measure freshness, by benchmarks/steady.py",
+    )
     parser.add_argument(
         "--output", default=str(peers.BUILD / "bench.json"), help="JSON file (default build/bench.json)"
     )

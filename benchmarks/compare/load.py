@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -156,6 +157,7 @@ class Load:
         return Block(values, keys, templates.is_use[chosen].tolist())
 
 
+@lru_cache(maxsize=2)
 def _templates(seed: int) -> _Templates:
     rendered = [_around(event) for event in _drawn(seed)]
     before_time, before_user, keys, is_use, has_user, has_application = zip(*rendered, strict=True)

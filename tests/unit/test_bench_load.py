@@ -64,11 +64,11 @@ def test_the_skew_is_the_published_one(columns: EventColumns) -> None:
 
 def test_all_agencies_and_services_occur() -> None:
     truth = Truth()
-    for block in Load(500_000, UNTIL_MS).blocks():
+    for block in Load(300_000, UNTIL_MS).blocks():
         truth.add(block)
     assert len(truth.services) == 400
     assert len(truth.agencies) == 45
-    assert sum(truth.agencies.values()) == truth.events == 500_000
+    assert sum(truth.agencies.values()) == truth.events == 300_000
 
 
 def test_the_count_of_uses_is_that_of_the_decoder(columns: EventColumns) -> None:

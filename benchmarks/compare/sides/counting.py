@@ -17,7 +17,7 @@ _STOP_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A command that counts a topic; ``{bootstrap}``, ``{topic}`` and ``{events}`` in it are filled in."""
+    """A command that counts a topic; its arguments ``{bootstrap}``, ``{topic}`` and ``{events}`` are filled in."""
 
     name: str
     topic: str
@@ -33,9 +33,9 @@ class Program:
         """
         truth = servers.prefix_truth if self.prefix else servers.truth
         watch = Watch({"broker": [servers.kafka.pid]})
-        values = {"bootstrap": servers.kafka.bootstrap, "topic": self.topic, "events": str(truth.events)}
+        values = {"{bootstrap}": servers.kafka.bootstrap, "{topic}": self.topic, "{events}": str(truth.events)}
         process = subprocess.Popen(
-            [part.format(**values) for part in self.command],
+            [values.get(part, part) for part in self.command],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -47,9 +47,11 @@ class Program:
         try:
             course = follow(watch, lambda: [process.pid], news.newest, truth.events, limit_seconds)
             check(self.name, news.totals(_STOP_SECONDS), truth)
+            process.wait(_STOP_SECONDS)
             return course
         finally:
-            _end(process)
+            process.kill()
+            process.wait()
             news.join()
 
 
@@ -72,8 +74,9 @@ class _News:
         Raises:
             RuntimeError: the program has ended without having counted everything.
         """
-        if self._process.poll() not in (None, 0):
-            raise RuntimeError(f"ended with {self._process.returncode}: {self._errors[-1500:]}")
+        if self._told.is_set() and self._totals is None:
+            self._threads[1].join(_STOP_SECONDS)
+            raise RuntimeError(f"ended before it had counted everything: {self._errors[-1500:]}")
         return self._last
 
     def totals(self, seconds: float) -> dict[str, list[float]]:
@@ -94,22 +97,22 @@ class _News:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if not line.startswith('{"count"'):
-                continue
-            news = json.loads(line)
-            self._last = news["at"], news["count"]
-            if "totals" in news:
-                self._totals = news["totals"]
-                break
+        with self._process.stdout as lines:
+            for line in lines:
+                if not line.startswith('{"count"'):
+                    continue
+                news = json.loads(line)
+                self._last = news["at"], news["count"]
+                if "totals" in news:
+                    self._totals = news["totals"]
+                    self._told.set()
         self._told.set()
-        for _ in self._process.stdout:
-            continue
 
     def _read_errors(self) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self._errors = (self._errors + line)[-4000:]
+        with self._process.stderr as lines:
+            for line in lines:
+                self._errors = (self._errors + line)[-4000:]
 
 
 def check(name: str, totals: dict[str, list[float]], truth: Truth) -> None:
@@ -121,11 +124,3 @@ def check(name: str, totals: dict[str, list[float]], truth: Truth) -> None:
     found = {key: int(count) for key, (count, _) in totals.items()}
     if found != truth.services:
         raise RuntimeError(f"{name} has {sum(found.values()):,} events instead of {truth.events:,}")
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from collections import Counter
 from contextlib import redirect_stdout
@@ -13,7 +14,7 @@ import pytest
 from benchmarks.compare.load import Load, Truth
 from benchmarks.compare.programs.progress import Counting
 from benchmarks.compare.servers import Servers
-from benchmarks.compare.sides import kafka_engine
+from benchmarks.compare.sides import kafka_engine, xidmet
 from benchmarks.compare.sides.counting import Program
 from benchmarks.compare.sides.registry import entries
 from tests.support.cache import ServerUnavailable
@@ -27,7 +28,6 @@ class _Server:
     bootstrap = "nowhere:1"
 
     def __init__(self) -> None:
-        import os
 
         self.pid = os.getpid()
 
@@ -97,3 +97,39 @@ def test_the_engine_writes_the_columns_of_the_ledger_and_the_measures_of_the_min
         theirs = {line.split()[0] for line in text.splitlines() if line.startswith("    ")}
         ours = {line.split()[0] for line in mine.partition("ENGINE")[0].splitlines() if line.startswith("    ")}
         assert ours == theirs - absent
+
+
+class _Answers:
+    """A client that answers by the table or view that is asked."""
+
+    def __init__(self, **rows: list[tuple[Any, ...]]) -> None:
+        self._rows = rows
+
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        (name,) = [name for name in self._rows if f"FROM {name}" in sql]
+        return self._rows[name]
+
+
+def test_wrong_totals_of_xidmet_fail_by_service_and_by_uses() -> None:
+    right = [("a", "b", 2), ("a", "c", 1)]
+    xidmet.check(_Answers(events=right, usage=[(3,)]), TRUTH)
+    with pytest.raises(RuntimeError, match="the view usage has 4 uses instead of 3"):
+        xidmet.check(_Answers(events=right, usage=[(4,)]), TRUTH)
+    # As many in all, but not of the same service.
+    with pytest.raises(RuntimeError, match="the view events"):
+        xidmet.check(_Answers(events=[("a", "b", 1), ("a", "c", 2)], usage=[(3,)]), TRUTH)
+
+
+def test_wrong_totals_of_the_engine_fail_in_either_table() -> None:
+    right = [("a", "b", 2), ("a", "c", 1)]
+    kafka_engine.check(_Answers(ledger=right, minutes=right), TRUTH)
+    with pytest.raises(RuntimeError, match="ledger rows hold 2 events instead of 3"):
+        kafka_engine.check(_Answers(ledger=right[:1], minutes=right), TRUTH)
+    with pytest.raises(RuntimeError, match="minute rows hold 5 events instead of 3"):
+        kafka_engine.check(_Answers(ledger=right, minutes=[("a", "b", 4), ("a", "c", 1)]), TRUTH)
+
+
+def test_the_engine_is_seen_through_the_table_that_is_behind() -> None:
+    client = _Answers(ledger=[(3,)], minutes=[(2,)])
+    assert kafka_engine.visible(client, 3)[1] == 2
+    assert kafka_engine.visible(_Answers(ledger=[(1,)], minutes=[(3,)]), 3)[1] == 1

@@ -1,13 +1,15 @@
 """From the courses of all rounds to figures, ratios and a table. Pure: no clock, no files, no processes.
 
 A rate is (last count - first count seen) / time between, so that starting up does not count; ``whole`` counts from the
-start of the side's processes. CPU seconds are those used between these two moments, for a million of the events in
-between. Ratios are taken within a round, where both sides met the same machine; then the median of the rounds.
+start of the side's processes; ``fitted`` is the slope of a line through all steps. CPU seconds are those used between
+the first and the last count, for a million of the events in between. Ratios are taken within a round, where both sides
+met the same machine; then the median of the rounds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import median
+from itertools import pairwise
+from statistics import linear_regression, median
 from typing import Any
 
 from benchmarks.compare.measuring import Course, Sample
@@ -22,6 +24,7 @@ class Figures:
     events: int
     rate: float
     whole_rate: float
+    fitted_rate: float
     seconds: float
     cpu_per_million: dict[str, float]
     cpu_total: dict[str, float]
@@ -84,11 +87,25 @@ def figures(course: Course) -> Figures:
         events=last.count,
         rate=events / max(last.at - first.at, 1e-9),
         whole_rate=last.count / max(last.at - course.began, 1e-9),
+        fitted_rate=fitted_rate([first, *course.samples]) or events / max(last.at - first.at, 1e-9),
         seconds=last.at - course.began,
         cpu_per_million={role: seconds / events * 1e6 for role, seconds in used.items()},
         cpu_total=dict(last.cpu),
         peak_mb={role: max(peaks, default=0) / _MB for role, peaks in course.peak_bytes.items()},
     )
+
+
+def fitted_rate(samples: Sequence[Sample]) -> float | None:
+    """The slope of a line through the moments when the count had grown; None for less than four of them.
+
+    What becomes visible in few large steps, several at once, looks faster between the first and the last than it is,
+    because most of the first step's time is left out; a line through all steps does not.
+    """
+    steps = [later for earlier, later in pairwise(samples) if later.count > earlier.count]
+    if len(steps) < 4:
+        return None
+    fit = linear_regression([step.at for step in steps], [step.count for step in steps])
+    return max(fit.slope, 0.0) or None
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -143,6 +160,9 @@ def summary(sides: Mapping[str, SideReport]) -> dict[str, Any]:
         "full_path_vs_quixstreams": (one, get("quixstreams_plain")),
     }
     content["ratios"] = {key: ratio(mine, other) for key, (mine, other) in ratios.items()}
+    content["fitted_ratios"] = {
+        key: ratio(mine, other, lambda one: one.fitted_rate) for key, (mine, other) in ratios.items()
+    }
     # Turned round, so that more is better here as well.
     content["cpu_ratios"] = {key: ratio(other, mine, cpu_of) for key, (mine, other) in ratios.items()}
     return content | {key: found["median"] if found else None for key, found in content["ratios"].items()}

@@ -20,7 +20,9 @@ def report(*rates: float | None, cpu: float = 10.0) -> SideReport:
     rounds = [
         None
         if rate is None
-        else Figures(1_000_000, rate, rate / 2, 10.0, {"side": cpu, "broker": 1.0}, {"side": 9.0}, {"side": 250.0})
+        else Figures(
+            1_000_000, rate, rate / 2, rate, 10.0, {"side": cpu, "broker": 1.0}, {"side": 9.0}, {"side": 250.0}
+        )
         for rate in rates
     ]
     return SideReport("label", "work", {"a": 1}, list(rounds), [] if None not in rates else ["round 1: it broke | off"])
@@ -40,6 +42,18 @@ def test_what_is_seen_all_at_once_counts_from_the_start() -> None:
     found = figures(course((1.0, 0, 1.0), (2.0, 500_000, 5.0)))
     assert found.rate == found.whole_rate == pytest.approx(250_000)
     assert found.cpu_per_million["side"] == pytest.approx(10)
+
+
+def test_steps_that_come_in_pairs_do_not_look_faster_by_a_fitted_line() -> None:
+    # Two readers, 100,000 each every second, one just after the other: 200,000 a second.
+    points = [(0.5, 0, 0.0)]
+    for second in (1, 2, 3):
+        points += [(second, second * 200_000 - 100_000, 0.0), (second + 0.01, second * 200_000, 0.0)]
+    found = figures(course(*points))
+    assert found.rate == pytest.approx(500_000 / 2.01)
+    assert found.fitted_rate == pytest.approx(200_000, rel=0.02)
+    few = figures(course((1.0, 100_000, 0.0), (2.0, 300_000, 0.0)))
+    assert few.fitted_rate == few.rate == pytest.approx(200_000)
 
 
 def test_a_ratio_is_taken_within_rounds() -> None:
@@ -121,10 +135,8 @@ def test_the_page_has_the_table_the_ratios_and_the_failures() -> None:
         "versions": {"kafka": "4.4.0"},
     }
     page = results_page(content, sides)
-    assert (
-        "| xidmet, full path, to the Kafka engine, one event a message | 2.00 | 2.00 to 2.00 | 1.00 | 1.00 to 1.00 |"
-        in page
-    )
+    cells = "2.00 | 2.00 to 2.00 | 2.00 | 1.00 | 1.00 to 1.00"
+    assert f"| xidmet, full path, to the Kafka engine, one event a message | {cells} |" in page
     assert "2,000,000 events of 350 bytes" in page
     assert "Not measured: not asked" in page
     assert "- label: round 1: it broke" in page

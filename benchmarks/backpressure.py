@@ -35,12 +35,13 @@ from pipeline.fold.rules import Rules
 from pipeline.runtime.broker import EmbeddedBroker
 from pipeline.runtime.results import Results
 from pipeline.runtime.worker import run_worker
-from pipeline.settings import load_settings
+from pipeline.settings import WorkerSettings, load_settings
 from streams.topics import create_topics
 
 BATCH = 100
+DEFAULT_EVENTS = WorkerSettings().max_pending_events
 BOUNDS = {
-    "a tenth": ["worker.max_pending_events=40000", "worker.max_pending_bytes=26843545"],
+    "a tenth": ["worker.max_pending_events=25000", "worker.max_pending_bytes=26843545"],
     "default": [],
     "none": ["worker.max_pending_events=1000000000", "worker.max_pending_bytes=1000000000000"],
 }
@@ -106,7 +107,7 @@ def measure(bootstrap: str, events: int, bound: list[str]) -> dict[str, Any]:
             wait_for(port, lambda found: found["assigned"] == 4)
             before = peak_mib(worker.pid)
             send(bootstrap, f"events-{name}", events)
-            limit = next((int(flag.partition("=")[2]) for flag in bound), 400_000)
+            limit = next((int(flag.partition("=")[2]) for flag in bound), DEFAULT_EVENTS)
             found = wait_for(port, lambda found: found["pending_events"] >= min(limit, events))
             # What is fetched ahead comes on top; the fetches are done when the peak rests.
             peaks = [0.0, peak_mib(worker.pid)]

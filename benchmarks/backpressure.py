@@ -50,7 +50,7 @@ BOUNDS = {
 class AwayResults(Results):
     """As after a start with ClickHouse, which then went away: positions are known, no write succeeds."""
 
-    def prepare(self) -> None:
+    def prepare(self, rules: Rules) -> None:
         """It was there."""
 
     def resume(self, log_starts: Mapping[TP, int], next_rules: Rules) -> dict[TP, ResumePoint]:
@@ -104,11 +104,11 @@ def measure(bootstrap: str, events: int, bound: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryFile() as log:
         worker = subprocess.Popen([sys.executable, __file__, "--worker", *flags], stderr=log, stdout=log)
         try:
-            wait_for(port, lambda found: found["assigned"] == 4)
+            wait_for(port, worker, lambda found: found["assigned"] == 4)
             before = peak_mib(worker.pid)
             send(bootstrap, f"events-{name}", events)
             limit = next((int(flag.partition("=")[2]) for flag in bound), DEFAULT_EVENTS)
-            found = wait_for(port, lambda found: found["pending_events"] >= min(limit, events))
+            found = wait_for(port, worker, lambda found: found["pending_events"] >= min(limit, events))
             # What is fetched ahead comes on top; the fetches are done when the peak rests.
             peaks = [0.0, peak_mib(worker.pid)]
             deadline = time.monotonic() + 60
@@ -123,11 +123,13 @@ def measure(bootstrap: str, events: int, bound: list[str]) -> dict[str, Any]:
             worker.wait()
 
 
-def wait_for(port: int, condition: Any) -> dict[str, Any]:
+def wait_for(port: int, worker: subprocess.Popen[bytes], condition: Any) -> dict[str, Any]:
     """What /readyz says as soon as the condition holds."""
     deadline = time.monotonic() + 600
     found: dict[str, Any] = {}
     while time.monotonic() < deadline:
+        if worker.poll() is not None:
+            raise RuntimeError(f"the worker ended with {worker.returncode}")
         with contextlib.suppress(ConnectionError, TimeoutError, urllib.error.URLError):
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=60) as answer:

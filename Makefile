@@ -9,7 +9,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 DEMO_STAMP := $(VENV)/.installed-demo
 TEST_STAMP := $(VENV)/.installed-test
 
-# Further arguments for the program (demo), for pytest (test), or for the suites of faults (faults, soak).
+# Further arguments for the program (demo), for pytest (test), for the suites of faults (faults, soak) or
+# for the comparison (bench).
 ARGS ?=
 
 # How long to soak, and the seed that the faults come from; a random one if empty.
@@ -20,11 +21,11 @@ SEED ?=
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check faults soak format servers contract clean
+.PHONY: help demo test check faults soak bench format servers contract clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'Variables: ARGS="..." for demo, test, faults and soak; PYTHON=python3.12 to choose the interpreter of a new $(VENV).'
+	@echo 'Variables: ARGS="..." for demo, test, faults, soak and bench; PYTHON=python3.12 to choose the interpreter of a new $(VENV).'
 
 demo: $(DEMO_STAMP) ## Run the whole pipeline in one process on made-up events (ARGS="--seconds 20 --json")
 	@$(BIN)/xidmet demo $(ARGS)
@@ -40,6 +41,7 @@ check: $(TEST_STAMP) ## Lint, formatting, types and the layers between packages
 	$(BIN)/mypy
 	$(BIN)/mypy -p tests.support
 	$(BIN)/mypy -p tests.faults
+	$(BIN)/mypy -p benchmarks.compare
 	$(BIN)/lint-imports
 
 faults: $(TEST_STAMP) ## Kill, stall, cut off and fill up everything, and count afterwards (ARGS="--seed 7 --only zombie")
@@ -47,6 +49,9 @@ faults: $(TEST_STAMP) ## Kill, stall, cut off and fill up everything, and count 
 
 soak: $(TEST_STAMP) ## Random faults under load, repeatable (MINUTES=10 SEED=7)
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench: $(TEST_STAMP) ## Compare with ClickHouse's Kafka engine, Faust, quixstreams (ARGS="--rounds 1 --events 200000")
+	@$(BIN)/python -m benchmarks.compare --steady --write-results $(ARGS)
 
 format: $(TEST_STAMP) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .

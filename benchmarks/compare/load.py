@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -38,11 +39,15 @@ Dict = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive events: their JSON, and the ``agency/service`` of each."""
+    """Consecutive events: their JSON, the ``agency/service`` of each, and whether it is a use or else a stage."""
 
     values: list[bytes]
     keys: list[bytes]
-    uses: int
+    is_use: list[bool]
+
+    def first(self, count: int) -> "Block":
+        """The first ``count`` events, or all if there are not more."""
+        return Block(self.values[:count], self.keys[:count], self.is_use[:count])
 
     def batches(self, size: int = BATCH_EVENTS) -> list[bytes]:
         """The same events as JSON batches of ``size``, the last one shorter if need be."""
@@ -61,7 +66,7 @@ class Truth:
     def add(self, block: Block) -> None:
         """Count a block."""
         self.events += len(block.values)
-        self.uses += block.uses
+        self.uses += sum(block.is_use)
         self.value_bytes += sum(map(len, block.values))
         self.services.update(key.decode() for key in block.keys)
 
@@ -148,11 +153,11 @@ class Load:
             strict=True,
         )
         values = [b'{"specversion":"1.0","id":"%s%s%sZ%s%s}}' % each for each in pieces]
-        return Block(
-            values, list(map(templates.keys.__getitem__, places)), int(np.count_nonzero(templates.is_use[chosen]))
-        )
+        keys = list(map(templates.keys.__getitem__, places))
+        return Block(values, keys, templates.is_use[chosen].tolist())
 
 
+@lru_cache(maxsize=2)
 def _templates(seed: int) -> _Templates:
     rendered = [_around(event) for event in _drawn(seed)]
     before_time, before_user, keys, is_use, has_user, has_application = zip(*rendered, strict=True)

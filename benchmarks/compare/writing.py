@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -118,31 +119,27 @@ def sender(bootstrap: str, compression: str) -> Sender:
 
 
 class Writer:
-    """Writes blocks to the topics that are named."""
+    """Writes blocks to topics: messages take turns over the partitions of each."""
 
-    def __init__(self, to: Sender, single: str, batches: str, keys: str) -> None:
+    def __init__(self, to: Sender, keys: str) -> None:
         self._to = to
-        self._single = single
-        self._batches = batches
         self._keys = keys
-        self._messages = 0
-        self._batch_messages = 0
+        self._messages: Counter[str] = Counter()
 
-    def write(self, block: Block) -> None:
-        """Hand one block over."""
-        if self._single:
-            names = [_id(value) for value in block.values] if self._keys == "id" else block.keys
-            for value, key in zip(block.values, names, strict=True):
-                self._to.send(self._single, value, self._messages % PARTITIONS, self._key(key), None)
-                self._messages += 1
-        if self._batches:
-            for batch in block.batches():
-                first = _id(batch) if self._keys == "id" else None
-                self._to.send(self._batches, batch, self._batch_messages % PARTITIONS, first, BATCH_HEADERS)
-                self._batch_messages += 1
+    def write_single(self, topic: str, block: Block) -> None:
+        """Hand one block over, one event a message."""
+        names = [_id(value) for value in block.values] if self._keys == "id" else block.keys
+        for value, key in zip(block.values, names, strict=True):
+            self._send(topic, value, None if self._keys == "none" else key, None)
 
-    def _key(self, key: bytes) -> bytes | None:
-        return None if self._keys == "none" else key
+    def write_batches(self, topic: str, block: Block) -> None:
+        """Hand one block over, in batches."""
+        for batch in block.batches():
+            self._send(topic, batch, _id(batch) if self._keys == "id" else None, BATCH_HEADERS)
+
+    def _send(self, topic: str, value: bytes, key: bytes | None, headers: Any) -> None:
+        self._to.send(topic, value, self._messages[topic] % PARTITIONS, key, headers)
+        self._messages[topic] += 1
 
 
 def write(
@@ -151,30 +148,42 @@ def write(
     *,
     single: str = "",
     batches: str = "",
+    prefix: str = "",
+    prefix_events: int = 0,
     keys: str = "none",
     compression: str = "none",
-) -> Truth:
-    """Write a load to one or both topics, which exist with :data:`PARTITIONS` partitions; what was written.
+) -> tuple[Truth, Truth]:
+    """Write a load to topics that exist with :data:`PARTITIONS` partitions; what it holds, and what its prefix holds.
 
     Args:
         bootstrap: ``host:port`` of the broker.
         load: the events.
         single: topic for one event a message; empty for none.
         batches: topic for JSON batches of 100; empty for none.
+        prefix: topic for the first ``prefix_events`` of them, one event a message; empty for none.
+        prefix_events: how many, for readers that are too slow for all.
         keys: one of :data:`KEYS`; batches have none under ``service``.
         compression: ``none`` or ``lz4``.
 
     Raises:
         RuntimeError: not everything was acknowledged.
     """
-    truth = Truth()
+    truth, short = Truth(), Truth()
     to = sender(bootstrap, compression)
-    writer = Writer(to, single, batches, keys)
+    writer = Writer(to, keys)
     for block in load.blocks():
         truth.add(block)
-        writer.write(block)
+        if single:
+            writer.write_single(single, block)
+        if batches:
+            writer.write_batches(batches, block)
+        if short.events < prefix_events:
+            first = block.first(prefix_events - short.events)
+            short.add(first)
+            if prefix:
+                writer.write_single(prefix, first)
     to.close()
-    return truth
+    return truth, short
 
 
 def _id(value: bytes) -> bytes:
@@ -190,6 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--events", type=int, required=True, help="events")
     parser.add_argument("--single", default="", help="topic for one event a message")
     parser.add_argument("--batches", default="", help="topic for batches of 100")
+    parser.add_argument("--prefix", default="", help="topic for the first events, one a message")
+    parser.add_argument("--prefix-events", type=int, default=0, help="how many of them")
     parser.add_argument("--keys", choices=KEYS, default="none", help="keys of the messages (default none)")
     parser.add_argument("--compression", choices=("none", "lz4"), default="none", help="of the messages (default none)")
     parser.add_argument("--seed", type=int, default=1, help="of the events (default 1)")
@@ -198,15 +209,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     began = time.monotonic()
     load = Load(options.events, options.until_ms or time.time_ns() // 1_000_000, options.seed, options.per_second)
-    truth = write(
+    truth, short = write(
         options.bootstrap,
         load,
         single=options.single,
         batches=options.batches,
+        prefix=options.prefix,
+        prefix_events=options.prefix_events,
         keys=options.keys,
         compression=options.compression,
     )
-    print(json.dumps(truth.as_json() | {"seconds": time.monotonic() - began}))
+    seconds = time.monotonic() - began
+    print(json.dumps({"all": truth.as_json(), "prefix": short.as_json(), "seconds": seconds}))
     return 0
 
 

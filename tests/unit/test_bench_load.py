@@ -64,11 +64,11 @@ def test_the_skew_is_the_published_one(columns: EventColumns) -> None:
 
 def test_all_agencies_and_services_occur() -> None:
     truth = Truth()
-    for block in Load(500_000, UNTIL_MS).blocks():
+    for block in Load(300_000, UNTIL_MS).blocks():
         truth.add(block)
     assert len(truth.services) == 400
     assert len(truth.agencies) == 45
-    assert sum(truth.agencies.values()) == truth.events == 500_000
+    assert sum(truth.agencies.values()) == truth.events == 300_000
 
 
 def test_the_count_of_uses_is_that_of_the_decoder(columns: EventColumns) -> None:
@@ -113,7 +113,9 @@ class _Kept:
 def test_messages_take_turns_over_the_partitions_and_batches_have_their_header() -> None:
     block = next(Load(1_000, UNTIL_MS).blocks())
     kept = _Kept()
-    Writer(kept, "a", "b", "service").write(block)
+    writer = Writer(kept, "service")
+    writer.write_single("a", block)
+    writer.write_batches("b", block)
     singles = [message for message in kept.messages if message[0] == "a"]
     batches = [message for message in kept.messages if message[0] == "b"]
     assert [value for _, value, _, _, _ in singles] == block.values
@@ -126,7 +128,20 @@ def test_messages_take_turns_over_the_partitions_and_batches_have_their_header()
 def test_keys_by_id_are_the_ids_of_the_events() -> None:
     block = next(Load(200, UNTIL_MS).blocks())
     kept = _Kept()
-    Writer(kept, "a", "b", "id").write(block)
+    writer = Writer(kept, "id")
+    writer.write_single("a", block)
+    writer.write_batches("b", block)
     ids = [event.id.encode() for event in decode(block.values, [[]] * 200).events]
     assert [key for topic, _, _, key, _ in kept.messages if topic == "a"] == ids
     assert [key for topic, _, _, key, _ in kept.messages if topic == "b"] == [ids[0], ids[100]]
+
+
+def test_a_prefix_is_the_first_events_of_all() -> None:
+    block = next(Load(1_000, UNTIL_MS).blocks())
+    short, truth = Truth(), Truth()
+    short.add(block.first(300))
+    truth.add(block)
+    assert (short.events, truth.events) == (300, 1_000)
+    assert block.first(300).values == block.values[:300]
+    assert short.uses == sum(b"service.used" in value for value in block.values[:300])
+    assert len(block.first(5_000).values) == 1_000

@@ -61,6 +61,11 @@ def test_the_last_line_of_the_demo_is_the_last_line_of_make(tmp_path: Path) -> N
     assert done.stdout.splitlines() == ["first", "demo --json"], done.stderr
 
 
+def test_arguments_reach_the_comparison() -> None:
+    planned = make("--dry-run", "bench", "ARGS=--rounds 1 --events 200000").stdout.splitlines()
+    assert planned[-1] == (".venv/bin/python -m benchmarks.compare --steady --write-results --rounds 1 --events 200000")
+
+
 def test_an_old_interpreter_is_refused(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "pyproject.toml").touch()

@@ -35,12 +35,13 @@ from pipeline.fold.rules import Rules
 from pipeline.runtime.broker import EmbeddedBroker
 from pipeline.runtime.results import Results
 from pipeline.runtime.worker import run_worker
-from pipeline.settings import load_settings
+from pipeline.settings import WorkerSettings, load_settings
 from streams.topics import create_topics
 
 BATCH = 100
+DEFAULT_EVENTS = WorkerSettings().max_pending_events
 BOUNDS = {
-    "a tenth": ["worker.max_pending_events=40000", "worker.max_pending_bytes=26843545"],
+    "a tenth": ["worker.max_pending_events=25000", "worker.max_pending_bytes=26843545"],
     "default": [],
     "none": ["worker.max_pending_events=1000000000", "worker.max_pending_bytes=1000000000000"],
 }
@@ -49,7 +50,7 @@ BOUNDS = {
 class AwayResults(Results):
     """As after a start with ClickHouse, which then went away: positions are known, no write succeeds."""
 
-    def prepare(self) -> None:
+    def prepare(self, rules: Rules) -> None:
         """It was there."""
 
     def resume(self, log_starts: Mapping[TP, int], next_rules: Rules) -> dict[TP, ResumePoint]:
@@ -103,11 +104,11 @@ def measure(bootstrap: str, events: int, bound: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryFile() as log:
         worker = subprocess.Popen([sys.executable, __file__, "--worker", *flags], stderr=log, stdout=log)
         try:
-            wait_for(port, lambda found: found["assigned"] == 4)
+            wait_for(port, worker, lambda found: found["assigned"] == 4)
             before = peak_mib(worker.pid)
             send(bootstrap, f"events-{name}", events)
-            limit = next((int(flag.partition("=")[2]) for flag in bound), 400_000)
-            found = wait_for(port, lambda found: found["pending_events"] >= min(limit, events))
+            limit = next((int(flag.partition("=")[2]) for flag in bound), DEFAULT_EVENTS)
+            found = wait_for(port, worker, lambda found: found["pending_events"] >= min(limit, events))
             # What is fetched ahead comes on top; the fetches are done when the peak rests.
             peaks = [0.0, peak_mib(worker.pid)]
             deadline = time.monotonic() + 60
@@ -122,11 +123,13 @@ def measure(bootstrap: str, events: int, bound: list[str]) -> dict[str, Any]:
             worker.wait()
 
 
-def wait_for(port: int, condition: Any) -> dict[str, Any]:
+def wait_for(port: int, worker: subprocess.Popen[bytes], condition: Any) -> dict[str, Any]:
     """What /readyz says as soon as the condition holds."""
     deadline = time.monotonic() + 600
     found: dict[str, Any] = {}
     while time.monotonic() < deadline:
+        if worker.poll() is not None:
+            raise RuntimeError(f"the worker ended with {worker.returncode}")
         with contextlib.suppress(ConnectionError, TimeoutError, urllib.error.URLError):
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=60) as answer:

@@ -9,6 +9,8 @@ import threading
 import faust
 import mode.loop
 
+from pipeline.runtime.memory import give_memory_back
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,6 +47,7 @@ def run_worker(app: faust.App, stop_seconds: float = 90.0) -> BaseException | No
     SIGINT and SIGTERM write what is left and stop. What has not stopped after ``stop_seconds`` ends the process with
     code 1 and a trace of all threads on standard error.
     """
+    give_memory_back()
     mode.loop.use("uvloop")
     worker = _Worker(app, quiet=True, redirect_stdouts=False, override_logging=False)
     worker.spinner = None

@@ -60,6 +60,7 @@ def test_a_worker_that_grows_and_becomes_slower_is_found() -> None:
     ]
     found = judge(samples, 4_000_000, [2_000_000, 4_000_000])
     assert found["rss_slope_mb_per_million"] == pytest.approx(10.0)
+    assert found["growth_mb"] == pytest.approx(20.0)
     of_two, of_four = found["marks"][2_000_000], found["marks"][4_000_000]
     assert (of_two["events_per_s"], of_two["events_per_s_last_million"]) == (66_667, 50_000)
     assert (of_four["events_per_s"], of_four["events_per_s_last_million"]) == (57_143, 50_000)

@@ -14,6 +14,8 @@ INSERT_SETTINGS: Mapping[str, int] = {
     # A flush is one block a table: it is there when the call returns, or the same flush is written again.
     "async_insert": 0,
     "insert_deduplicate": 0,
+    # The same where the tables are Distributed ones over shards: in the shards, not in a queue before them.
+    "distributed_foreground_insert": 1,
     # Imports of old events may touch every month of a decade at once.
     "max_partitions_per_insert_block": 0,
 }
@@ -114,7 +116,11 @@ def parse_url(url: str) -> Address:
 
 def connect(settings: ClickHouseSettings) -> Client:
     """Open a client for ``clickhouse.url``. Servers are connected to with the first call, not here."""
-    address = parse_url(settings.url)
+    return connect_to(parse_url(settings.url), settings)
+
+
+def connect_to(address: Address, settings: ClickHouseSettings) -> Client:
+    """Open a client for another address than that of the settings."""
     if address.directory:
         from sinks.clickhouse.embedded import EmbeddedClient
 

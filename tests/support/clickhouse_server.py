@@ -34,6 +34,7 @@ _CONFIG = """\
         <size>50M</size>
         <count>2</count>
     </logger>
+    {further}
 </clickhouse>
 """
 
@@ -46,6 +47,7 @@ class ClickHouseServer(ServerProcess):
         http_port: port of the HTTP interface.
         url: ``clickhouse://default@127.0.0.1:PORT/default``, of the native protocol.
         http_url: ``http://127.0.0.1:PORT``.
+        further_configuration: XML for the configuration, to be set before it starts.
     """
 
     name: ClassVar[str] = "clickhouse"
@@ -58,6 +60,7 @@ class ClickHouseServer(ServerProcess):
         self.http_port = free_port()
         self.url = self.database_url("default")
         self.http_url = f"http://{LOOPBACK}:{self.http_port}"
+        self.further_configuration = ""
         self._memory_bytes = memory_bytes
 
     @property
@@ -85,7 +88,9 @@ class ClickHouseServer(ServerProcess):
     def _prepare(self) -> list[str]:
         library = fetch()
         config = self.directory / "config.xml"
-        config.write_text(_CONFIG.format(memory_bytes=self._memory_bytes, log=self.directory / "server.log"), "utf-8")
+        log = self.directory / "server.log"
+        further = self.further_configuration
+        config.write_text(_CONFIG.format(memory_bytes=self._memory_bytes, log=log, further=further), "utf-8")
         ports = [str(self.native_port), str(self.http_port)]
         return [sys.executable, "-S", "-E", str(_MAIN), str(library), str(config), str(self.data_path), *ports]
 

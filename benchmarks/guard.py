@@ -325,7 +325,9 @@ def compare(options: argparse.Namespace, trees: dict[str, Path], load: Path) -> 
             rounds.append(
                 {
                     name: json.loads(
-                        run_in(trees[name], command(trees[name], load, options.events, databases[name])).stdout
+                        run_in(
+                            trees[name], command(trees[name], load, options.events, databases[name], options.only)
+                        ).stdout
                     )
                     for name in order
                 }
@@ -348,6 +350,8 @@ def count(options: argparse.Namespace, trees: dict[str, Path], load: Path) -> di
     """Instructions an event of each part: with the events, less without."""
     found: dict[str, Any] = {}
     for part in parts(Load.__new__(Load), ""):
+        if options.only and part not in options.only:
+            continue
         numbers = {}
         for name, tree in trees.items():
             some, none = (_instructions(tree, load, events, part) for events in (_SMALL_EVENTS, _BATCH))
@@ -413,11 +417,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bound", type=float, default=1.05, help="ratio above which a part is worse (default 1.05)")
     parser.add_argument("--clickhouse", action="store_true", help="also writing, to a real ClickHouse server")
     parser.add_argument("--instructions", action="store_true", help="count instructions under valgrind instead")
+    parser.add_argument("--only", action="append", default=[], metavar="PART", help="only this part; repeatable")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     for name in ("--tree", "--load", "--database"):
         parser.add_argument(name, default="", help=argparse.SUPPRESS)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--only", action="append", default=[], help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if min(options.rounds, options.events) < 1:
         parser.error("all numbers must be at least 1")

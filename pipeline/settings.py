@@ -53,6 +53,7 @@ class ClickHouseSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     connect_timeout_seconds: Seconds = 5.0
     query_timeout_seconds: Seconds = 60.0
     retry_seconds: Seconds = 1.0
+    cluster: str = ""
 
 
 class FoldSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

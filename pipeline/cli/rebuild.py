@@ -8,7 +8,7 @@ import click
 
 from pipeline.cli.main import MOMENT, settings_of
 from pipeline.cli.output import print_json, print_rows
-from pipeline.errors import AuditError, StoreError
+from pipeline.errors import AuditError, SettingsError, StoreError
 from pipeline.runtime import rebuild as work_on
 from sinks.clickhouse.client import Client
 from sinks.clickhouse.rebuild_plan import Wanted
@@ -55,6 +55,8 @@ def rebuild(
     if not (resume or abandon) and not (start and end and start < end):
         raise click.UsageError("give --from and a later --to")
     settings = settings_of(context)
+    if settings.clickhouse.cluster:
+        raise SettingsError("clickhouse.cluster is set; xidmet rebuild exchanges tables of one server only")
     with closing(work_on.open_for_writing(settings)) as client:
         record = unfinished(client)
         if abandon:

@@ -21,6 +21,8 @@ INSERT_SETTINGS: Mapping[str, int] = {
     # Rows of one key in a block are left to merges and to FINAL, as those of different blocks always were. To look for
     # them with each insert took more than half of the server's time, and a flush has hardly any (decision 0017).
     "optimize_on_insert": 0,
+    # The same where the tables are Distributed ones over shards: in the shards, not in a queue before them.
+    "distributed_foreground_insert": 1,
     # Imports of old events may touch every month of a decade at once.
     "max_partitions_per_insert_block": 0,
 }
@@ -136,7 +138,11 @@ def parse_url(url: str) -> Address:
 
 def connect(settings: ClickHouseSettings) -> Client:
     """Open a client for ``clickhouse.url``. Servers are connected to with the first call, not here."""
-    address = parse_url(settings.url)
+    return connect_to(parse_url(settings.url), settings)
+
+
+def connect_to(address: Address, settings: ClickHouseSettings) -> Client:
+    """Open a client for another address than that of the settings."""
     if address.directory:
         from sinks.clickhouse.embedded import EmbeddedClient
 

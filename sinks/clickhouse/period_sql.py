@@ -162,7 +162,8 @@ def insert_sql(kind: Kind, source: Source, first: int, last: int, base: int) -> 
         f" FROM ({groups_sql(kind, source, first, last)} UNION ALL {gone})"
         f" ORDER BY period, {_GROUP}, total DESC LIMIT 1 BY period, {_GROUP}"
         # One block, if it is not very large, is written as a whole or not at all.
-        " SETTINGS max_insert_threads = 1, insert_deduplicate = 0, max_partitions_per_insert_block = 0"
+        " SETTINGS max_insert_threads = 1, insert_deduplicate = 0, max_partitions_per_insert_block = 0,"
+        " distributed_foreground_insert = 1"
     )
 
 

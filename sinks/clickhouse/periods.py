@@ -250,7 +250,7 @@ def raise_epoch(client: Client, reason: str) -> int:
         raiser = uuid.uuid4().hex
         client.query(
             "INSERT INTO epochs (epoch, raiser, reason) SELECT max(epoch) + 1, {raiser:String}, {reason:String}"
-            " FROM epochs",
+            " FROM epochs SETTINGS distributed_foreground_insert = 1",
             {"raiser": raiser, "reason": reason},
         )
         rows = client.query(

@@ -54,7 +54,8 @@ def begin_with(client: Client, log: LogPartition, rules: Rules) -> None:
     client.query(
         "INSERT INTO beginnings (topic_id, partition, rules, at) SELECT {topic_id:String}, {partition:UInt32},"
         " {rules:String}, min(at) - INTERVAL 1 MICROSECOND FROM beginnings"
-        " WHERE topic_id = {topic_id:String} AND partition = {partition:UInt32}",
+        " WHERE topic_id = {topic_id:String} AND partition = {partition:UInt32}"
+        " SETTINGS distributed_foreground_insert = 1",
         {"topic_id": log.topic_id, "partition": log.partition, "rules": rules.to_json()},
     )
 

@@ -2,13 +2,15 @@
 
 import hashlib
 import re
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
-from pipeline.errors import SchemaError, StoreError
+from pipeline.errors import SchemaError, SettingsError, StoreError
 from pipeline.settings import ClickHouseSettings, redacted_url
-from sinks.clickhouse.client import Client, Column, connect, parse_url
+from sinks.clickhouse.client import Address, Client, Column, connect, connect_to, parse_url
+from sinks.clickhouse.shards import Shards, find_shards, require_kind
 
 _CREATE_TABLE = """
 CREATE TABLE IF NOT EXISTS migrations
@@ -73,33 +75,55 @@ def migrations() -> tuple[Migration, ...]:
 def migrate(settings: ClickHouseSettings) -> list[str]:
     """Create the database if it is missing, apply what is not applied yet; the names of the files applied.
 
+    With ``clickhouse.cluster`` that is done on each of its servers: on one that joined later, everything.
+
     Raises:
-        SchemaError: an applied file differs from this version's, or the database is newer than this version.
+        SettingsError: there is no such cluster, or it is one that cannot be migrated.
+        SchemaError: an applied file differs from this version's, or the database is newer than this version, or was
+            made for a cluster and there is none, or the other way round.
         StoreError: ClickHouse is away or refuses.
     """
-    _create_database(settings)
-    client = connect(settings)
-    try:
-        client.execute(_CREATE_TABLE)
-        applied = _applied(client, settings)
-        done = []
-        for migration in migrations():
-            if migration.number in applied:
-                continue
-            for statement in migration.statements:
-                client.execute(statement)
-            client.insert(
-                "migrations",
-                [
-                    Column("number", "UInt32", [migration.number]),
-                    Column("name", "String", [migration.name]),
-                    Column("checksum", "String", [migration.checksum]),
-                ],
-            )
-            done.append(migration.name)
-        return done
-    finally:
-        client.close()
+    shards = _shards(settings)
+    done: dict[str, None] = {}
+    for address in shards.addresses if shards else (parse_url(settings.url),):
+        _create_database(address, settings)
+        with closing(connect_to(address, settings) if shards else connect(settings)) as client:
+            done |= dict.fromkeys(_migrate(client, settings, shards))
+    return list(done)
+
+
+def _migrate(client: Client, settings: ClickHouseSettings, shards: Shards | None) -> list[str]:
+    require_kind(client, redacted_url(settings.url), settings.cluster)
+    client.execute(_CREATE_TABLE)
+    applied = _applied(client, settings)
+    done = []
+    for migration in migrations():
+        if migration.number in applied:
+            continue
+        for statement in migration.statements:
+            for one in shards.statements(statement) if shards else (statement,):
+                client.execute(one)
+        client.insert(
+            "migrations",
+            [
+                Column("number", "UInt32", [migration.number]),
+                Column("name", "String", [migration.name]),
+                Column("checksum", "String", [migration.checksum]),
+            ],
+        )
+        done.append(migration.name)
+    return done
+
+
+def _shards(settings: ClickHouseSettings) -> Shards | None:
+    address = parse_url(settings.url)
+    if not settings.cluster:
+        return None
+    if address.directory:
+        raise SettingsError("clickhouse.cluster needs servers, but clickhouse.url names a chdb directory; empty one")
+    # The database may still be missing.
+    with closing(connect_to(replace(address, database=""), settings)) as client:
+        return find_shards(client, address, settings.cluster)
 
 
 def require_schema(client: Client, settings: ClickHouseSettings) -> None:
@@ -135,15 +159,9 @@ def _applied(client: Client, settings: ClickHouseSettings) -> set[int]:
     return applied
 
 
-def _create_database(settings: ClickHouseSettings) -> None:
-    address = parse_url(settings.url)
+def _create_database(address: Address, settings: ClickHouseSettings) -> None:
     if address.directory:
         return
-    from sinks.clickhouse.server import ServerClient
-
-    client = ServerClient(replace(address, database=""), settings)
-    try:
+    with closing(connect_to(replace(address, database=""), settings)) as client:
         name = address.database.replace("`", "")
         client.execute(f"CREATE DATABASE IF NOT EXISTS `{name}`")
-    finally:
-        client.close()

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import SettingsError
 from tests.servers.test_pipeline import emit
-from tests.support import KafkaServer
+from tests.support import ClickHouseServer, KafkaServer
+from tests.support.keeping import kept_alive
 from tests.support.pipeline_run import ROOT, PipelineRun, clean_environment
 from tests.support.ports import free_port
 from tests.support.process import process_state
@@ -87,7 +88,9 @@ class Command:
 
 
 @pytest.fixture
-def run(kafka_server: KafkaServer, clickhouse_database: str, tmp_path: Path) -> Iterator[PipelineRun]:
+def run(
+    kafka_server: KafkaServer, clickhouse_server: ClickHouseServer, clickhouse_database: str, tmp_path: Path
+) -> Iterator[PipelineRun]:
     run = PipelineRun(
         kafka_server.bootstrap,
         clickhouse_database,
@@ -97,10 +100,12 @@ def run(kafka_server: KafkaServer, clickhouse_database: str, tmp_path: Path) -> 
         periods__refresh_seconds=0.5,
     )
     run.run("migrate")
-    try:
-        yield run
-    finally:
-        run.stop()
+    # As a library ClickHouse ends with a client that goes away in the middle of an insert, as a killed worker does.
+    with kept_alive(clickhouse_server):
+        try:
+            yield run
+        finally:
+            run.stop()
 
 
 def test_two_processes_count_exactly_though_one_is_killed_and_end_together(run: PipelineRun) -> None:

@@ -47,6 +47,7 @@ class ClickHouseServer(ServerProcess):
         http_port: port of the HTTP interface.
         url: ``clickhouse://default@127.0.0.1:PORT/default``, of the native protocol.
         http_url: ``http://127.0.0.1:PORT``.
+        further_config: XML for the configuration, to be set before it starts.
     """
 
     name: ClassVar[str] = "clickhouse"
@@ -62,7 +63,7 @@ class ClickHouseServer(ServerProcess):
         self.url = self.database_url("default")
         self.http_url = f"http://{LOOPBACK}:{self.http_port}"
         self._memory_bytes = memory_bytes
-        self._further_config = further_config
+        self.further_config = further_config
 
     @property
     def data_path(self) -> Path:
@@ -90,7 +91,7 @@ class ClickHouseServer(ServerProcess):
         library = fetch()
         config = self.directory / "config.xml"
         log = self.directory / "server.log"
-        text = _CONFIG.format(memory_bytes=self._memory_bytes, log=log, further=self._further_config)
+        text = _CONFIG.format(memory_bytes=self._memory_bytes, log=log, further=self.further_config)
         config.write_text(text, "utf-8")
         ports = [str(self.native_port), str(self.http_port)]
         return [sys.executable, "-S", "-E", str(_MAIN), str(library), str(config), str(self.data_path), *ports]

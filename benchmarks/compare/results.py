@@ -49,7 +49,7 @@ def results_page(content: Mapping[str, Any], sides: Mapping[str, SideReport]) ->
         "",
         "Taken within each round, then the median. CPU is that of all processes for an event, theirs to ours, so that",
         "more is better in both; other work on the machine disturbs it less. The line is fitted to all moments when",
-        "more had become visible: between the first and the last, what comes in few large steps looks faster than it is.",
+        "more had become visible: between the first and the last one, what comes in few large steps looks too fast.",
         "",
         "| ratio | events/s, median | range | by a fitted line, median | CPU, median | range |",
         "|---|---|---|---|---|---|",

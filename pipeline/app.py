@@ -22,6 +22,7 @@ from pipeline.fold.records import RecordBatch
 from pipeline.fold.rules import Rules
 from pipeline.runtime.auditing import audit_into
 from pipeline.runtime.member import Member, Message
+from pipeline.runtime.memory import TRIM_SECONDS, trim
 from pipeline.runtime.periods import Marks, PeriodKeeper, kinds_of
 from pipeline.runtime.relay import Relay
 from pipeline.runtime.results import Results
@@ -150,6 +151,7 @@ def create_app(
                 # Faust would start the agent again and go on with the next batch; this one would be lost.
                 await app.crash(error)
                 raise
+            batch.release()
 
     # Before the ingest, so that it stops after it: the last flush marks as well.
     @app.service
@@ -183,6 +185,11 @@ def create_app(
         async def _look(self) -> None:
             async for _ in self.itertimer(LOOK_SECONDS, name="health"):
                 health.look()
+
+        @Service.task
+        async def _trim(self) -> None:
+            async for _ in self.itertimer(TRIM_SECONDS, name="trim"):
+                await asyncio.get_running_loop().run_in_executor(None, trim)
 
         async def on_stop(self) -> None:
             await ingest.stop()

@@ -10,14 +10,15 @@ _MMAP_THRESHOLD: Final = -3
 _ARENA_MAX: Final = -8
 
 _OPTIONS: Final = {
-    # Blocks of this size and more, that is fetches and columns, are mapped each by itself and given back when freed.
-    # By default the limit follows the largest block that was ever freed, up to 32 MiB: then they lie in the heap
-    # between small blocks that live on, and their room is often of no use for the next ones.
-    "MALLOC_MMAP_THRESHOLD_": (_MMAP_THRESHOLD, 256 << 10),
-    "MALLOC_TRIM_THRESHOLD_": (_TRIM_THRESHOLD, 1 << 20),
+    # By default the limit from which blocks are mapped each by itself follows the largest block that was ever freed, up
+    # to 32 MiB. A lower one costs time: fetches and columns of some 100 KiB are made and freed all the time.
+    "MALLOC_MMAP_THRESHOLD_": (_MMAP_THRESHOLD, 8 << 20),
+    "MALLOC_TRIM_THRESHOLD_": (_TRIM_THRESHOLD, 64 << 20),
     # Heaps, of which each thread would have its own.
     "MALLOC_ARENA_MAX": (_ARENA_MAX, 2),
 }
+TRIM_SECONDS: Final = 20.0
+"""Pause between two calls of :func:`trim`: what is freed between small blocks that live on goes back only then."""
 
 
 def give_memory_back() -> bool:
@@ -27,3 +28,12 @@ def give_memory_back() -> bool:
     except (OSError, AttributeError):
         return False
     return all(mallopt(*option) == 1 for name, option in _OPTIONS.items() if name not in os.environ)
+
+
+def trim() -> None:
+    """Give free pages inside the heaps back to the system; without glibc nothing happens."""
+    try:
+        malloc_trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return
+    malloc_trim(0)

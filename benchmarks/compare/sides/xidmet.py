@@ -24,7 +24,7 @@ _STOP_SECONDS: Final = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Xidmet:
-    """So many worker processes of one group on one topic; ``directory`` takes their logs."""
+    """``xidmet worker`` with so many processes on one topic; ``directory`` takes its log."""
 
     name: str
     topic: str
@@ -41,28 +41,28 @@ class Xidmet:
         """
         database = servers.fresh_database()
         environment = self._environment(servers, database)
-        workers: list[subprocess.Popen[bytes]] = []
+        worker: subprocess.Popen[bytes] | None = None
         try:
             self._command(environment, "migrate")
             with servers.client(database) as client:
                 watch = Watch({"broker": [servers.kafka.pid], "clickhouse": [servers.clickhouse.pid]})
-                workers += [self._start(environment, number) for number in range(self.processes)]
+                worker = started = self._start(environment)
 
                 def side() -> list[int]:
-                    for worker in workers:
-                        if worker.poll() is not None:
-                            raise RuntimeError(f"a worker ended with {worker.returncode}:\n{self._log_tail()}")
-                    return [worker.pid for worker in workers]
+                    if started.poll() is not None:
+                        raise RuntimeError(f"the worker ended with {started.returncode}:\n{self._log_tail()}")
+                    return [started.pid, *children_of(started.pid)]
 
                 course = follow(watch, side, lambda: visible(client), servers.truth.events, limit_seconds)
-                self._stop(workers)
+                self._stop(worker)
                 check(client, servers.truth)
             report = json.loads(self._command(environment, "audit", "--json"))
             if report["findings"] or report["events"] != servers.truth.events:
                 raise RuntimeError(f"the audit of {self.name} finds: {json.dumps(report)[:2000]}")
             return course
         finally:
-            self._stop(workers)
+            if worker is not None:
+                self._stop(worker)
             servers.drop_database(database)
 
     def _environment(self, servers: Servers, database: str) -> dict[str, str]:
@@ -85,13 +85,14 @@ class Xidmet:
             raise RuntimeError(f"xidmet {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}")
         return done.stdout
 
-    def _log_path(self, number: int) -> Path:
-        return self.directory / f"{self.name}-{number}.log"
+    @property
+    def _log_path(self) -> Path:
+        return self.directory / f"{self.name}.log"
 
-    def _start(self, environment: dict[str, str], number: int) -> subprocess.Popen[bytes]:
-        with self._log_path(number).open("wb") as log:
+    def _start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        with self._log_path.open("wb") as log:
             return subprocess.Popen(
-                [*_COMMAND, "worker"],
+                [*_COMMAND, "worker", "--processes", str(self.processes)],
                 env=environment | {"XIDMET_WEB__PORT": str(free_port())},
                 cwd=ROOT,
                 stdout=log,
@@ -99,21 +100,26 @@ class Xidmet:
                 start_new_session=True,
             )
 
-    def _stop(self, workers: list[subprocess.Popen[bytes]]) -> None:
-        for worker in workers:
-            if worker.poll() is None:
-                worker.send_signal(signal.SIGTERM)
-        for worker in workers:
-            try:
-                worker.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+    @staticmethod
+    def _stop(worker: subprocess.Popen[bytes]) -> None:
+        if worker.poll() is None:
+            worker.send_signal(signal.SIGTERM)
+        try:
+            worker.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
 
     def _log_tail(self) -> str:
-        return "\n".join(
-            self._log_path(number).read_text("utf-8", "replace")[-1500:] for number in range(self.processes)
-        )
+        return self._log_path.read_text("utf-8", "replace")[-2500:]
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process started and that have not ended."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def visible(client: Any) -> tuple[float, int]:

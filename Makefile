@@ -42,6 +42,7 @@ check: $(TEST_STAMP) ## Lint, formatting, types and the layers between packages
 	$(BIN)/mypy -p tests.support
 	$(BIN)/mypy -p tests.faults
 	$(BIN)/mypy -p benchmarks.compare
+	$(BIN)/mypy -p benchmarks.rig
 	$(BIN)/lint-imports
 
 faults: $(TEST_STAMP) ## Kill, stall, cut off and fill up everything, and count afterwards (ARGS="--seed 7 --only zombie")

@@ -37,11 +37,11 @@ _STAGES = (
     ("decode JSON", "decode.py", "decode"),
     ("to columns", "columns.py", "to_columns"),
     ("check", "checks.py", "check"),
-    ("hash ids", "memory.py", "event_hash"),
+    ("hash ids", "memory.py", "event_hashes"),
     ("hash users", "memory.py", "user_hashes"),
     ("look for repeats", "memory.py", "first_seen"),
     ("minutes", "minutes.py", "add"),
-    ("ledger columns", "ledger.py", "add"),
+    ("ledger columns", "ledger.py", "ledger_of"),
     ("take rows", "fold.py", "take"),
 )
 

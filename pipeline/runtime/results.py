@@ -30,6 +30,7 @@ class Results:
         self._catalogue = catalogue
         self._connected: Client | None = None
         self._dead_letters = DeadLetters(settings.kafka)
+        self._lettered: Flush | None = None
 
     @property
     def _client(self) -> Client:
@@ -74,9 +75,13 @@ class Results:
     def write(self, flush: Flush) -> None:
         """Openings, dead letters, results, receipts: see :mod:`streams.ingest`."""
         write_openings(self._client, flush)
-        for part in parts(flush.rejects):
-            self._dead_letters.send(part)
+        # ClickHouse may refuse the rest for hours; a flush that is tried again has its letters acknowledged already.
+        if self._lettered is not flush:
+            for part in parts(flush.rejects):
+                self._dead_letters.send(part)
+            self._lettered = flush
         write_results(self._client, flush)
+        self._lettered = None
 
     def want_segment_end(self, log: LogPartition, rules: Rules) -> None:
         """Write a marker to the partition."""

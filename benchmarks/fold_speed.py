@@ -40,9 +40,8 @@ _STAGES = (
     ("hash ids", "memory.py", "event_hashes"),
     ("hash users", "memory.py", "user_hashes"),
     ("look for repeats", "memory.py", "first_seen"),
-    ("minutes", "minutes.py", "add"),
     ("ledger columns", "ledger.py", "ledger_of"),
-    ("take rows", "fold.py", "take"),
+    ("take rows", "fold.py", "_take_progress"),
 )
 
 

@@ -54,8 +54,8 @@ def eat(stage_: Stage, run: PipelineRun, events: int) -> tuple[Watched, dict[str
         def done() -> bool:
             if worker.poll() is not None:
                 raise RuntimeError(f"the worker ended with {worker.returncode}:\n{run.logs()}")
-            if watched.error is not None:
-                raise watched.error
+            if watched.looks.error is not None:
+                raise watched.looks.error
             return bool(watched.samples) and watched.samples[-1].done >= events
 
         wait_until(done, events / _LEAST_RATE + 120, f"{events} events to be written", every=0.2)

@@ -29,13 +29,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.rig.processes import cpu_seconds
 from pipeline.contract.encoded import Encoded, Lists, Maps
+from pipeline.contract.encoded import encoded as by_dictionary
 from pipeline.fold.histogram import bucket_of
 from pipeline.settings import ClickHouseSettings
 from sinks.clickhouse.client import INSERT_SETTINGS, Column, connect
@@ -93,7 +94,7 @@ class Source:
         data = [event["data"] for event in events]
         self._random = np.random.default_rng(seed)
         self._made = 0
-        self._words = {name: _by_dictionary([item.get(name, "") for item in data]) for name in WORDS}
+        self._words = {name: by_dictionary([item.get(name, "") for item in data]) for name in WORDS}
         self._durations = np.array([round(item.get("duration_ms", 0)) for item in data], dtype=np.int64)
         self._ratings = np.array([item.get("rating", 0) for item in data], dtype=np.int64)
         self._has_application = np.array(["application" in item for item in data])
@@ -125,11 +126,6 @@ class Source:
                 for id_, there in zip(ids, self._has_application[drawn].tolist(), strict=True)
             ],
         }
-
-
-def _by_dictionary(texts: Sequence[str]) -> Encoded:
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(texts))}
-    return Encoded(list(numbers), np.array([numbers[text] for text in texts], dtype=np.int32))
 
 
 def columns_of(table: str, block: Columns) -> list[Column]:
@@ -301,8 +297,7 @@ class Bench:
 
     def cpu(self) -> float:
         """Seconds of CPU of the server's process so far, user and system."""
-        fields = Path(f"/proc/{self._server.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self._server.pid)
 
     @contextmanager
     def database(self, merges: bool) -> Iterator[ClickHouseSettings]:

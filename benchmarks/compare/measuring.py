@@ -4,15 +4,15 @@ CPU and memory come from proc(5): user and system time of all threads, and the h
 began (VmHWM, set back by writing 5 to clear_refs; the highest sample where that is not allowed).
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from benchmarks.rig import processes
+
 EVERY_SECONDS: Final = 0.1
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 Pids = Mapping[str, Sequence[int]]
 
@@ -51,11 +51,9 @@ def descendants(pid: int) -> list[int]:
 def cpu_seconds(pid: int) -> float:
     """User and system time of all threads so far; 0 if it is gone."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        return processes.cpu_seconds(pid)
     except OSError:
         return 0.0
-    fields = text.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def resident_bytes(pid: int, name: str = "VmRSS") -> int:

@@ -1,12 +1,11 @@
 """What becomes of parts in ClickHouse: how many inserts made, how many merges took away, how many there are."""
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.rig.background import looking
 from tests.support import ClickHouseServer
 
 _ACTIVE = (
@@ -36,7 +35,6 @@ class Sampled:
     """By table."""
 
     tables: dict[str, Active] = field(default_factory=dict)
-    error: Exception | None = None
 
 
 def parts_of(server: ClickHouseServer, database: str, seconds: float) -> dict[str, dict[str, Any]]:
@@ -70,24 +68,14 @@ def troubles(server: ClickHouseServer) -> dict[str, int]:
 def sampling(server: ClickHouseServer, database: str, every: float = 0.5) -> Iterator[Sampled]:
     """Look how many active parts there are until the block ends."""
     sampled = Sampled()
-    ended = threading.Event()
 
     def sample() -> None:
-        try:
-            while not ended.is_set():
-                began = time.monotonic()
-                for table, parts, most in server.execute(_ACTIVE.format(database=database)):
-                    active = sampled.tables.setdefault(str(table), Active())
-                    active.table = max(active.table, int(str(parts)))
-                    active.partition = max(active.partition, int(str(most)))
-                ended.wait(max(0.0, began + every - time.monotonic()))
-        except Exception as error:
-            sampled.error = error
+        for table, parts, most in server.execute(_ACTIVE.format(database=database)):
+            active = sampled.tables.setdefault(str(table), Active())
+            active.table = max(active.table, int(str(parts)))
+            active.partition = max(active.partition, int(str(most)))
 
-    thread = threading.Thread(target=sample, name="parts")
-    thread.start()
-    try:
+    with looking(sample, every, "parts") as looks:
         yield sampled
-    finally:
-        ended.set()
-        thread.join()
+    if looks.error is not None:
+        raise looks.error

@@ -1,12 +1,13 @@
 """Resident memory and CPU time of processes, from /proc, and a thread that samples them."""
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from benchmarks.rig.background import Looks, looking
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -23,10 +24,10 @@ class Sample:
 
 @dataclass(slots=True)
 class Watched:
-    """What :func:`watching` found: ``samples``, and the error that ended it early, if any."""
+    """What :func:`watching` found."""
 
     samples: list[Sample] = field(default_factory=list)
-    error: Exception | None = None
+    looks: Looks = field(default_factory=Looks)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -53,23 +54,11 @@ def watching(worker: int, others: Mapping[str, int], done: Callable[[], int], ev
         every: seconds between samples.
     """
     watched = Watched()
-    ended = threading.Event()
     pids = {"worker": worker, **others}
 
     def sample() -> None:
-        try:
-            while True:
-                cpu = {name: cpu_seconds(pid) for name, pid in pids.items()}
-                watched.samples.append(Sample(time.monotonic(), done(), memory_mb(worker)[0], cpu))
-                if ended.wait(every):
-                    return
-        except Exception as error:
-            watched.error = error
+        cpu = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        watched.samples.append(Sample(time.monotonic(), done(), memory_mb(worker)[0], cpu))
 
-    thread = threading.Thread(target=sample, name="watch")
-    thread.start()
-    try:
+    with looking(sample, every, "watch") as watched.looks:
         yield watched
-    finally:
-        ended.set()
-        thread.join()

@@ -7,8 +7,8 @@ are none, a service that the catalogue does not have, the group in the minutes) 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import Final, TypeVar
+from operator import attrgetter, itemgetter
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -57,18 +57,21 @@ class _Numbering(dict[T, int]):
         return number
 
 
-@dataclass(slots=True)
-class _Codes:
-    """One number a profile; as an array as far as it was asked for."""
+class _Derived(Generic[T]):
+    """What follows from each profile, numbered; worked out as far as the table had grown when it was asked for."""
 
-    listed: list[int] = field(default_factory=list)
-    array: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    def __init__(self, of: Callable[[Profile], T]) -> None:
+        self._of = of
+        self._numbers = _Numbering[T]()
+        self._codes = np.empty(0, dtype=np.int32)
 
-    def all(self) -> npt.NDArray[np.int32]:
-        known = len(self.array)
-        if known < len(self.listed):
-            self.array = np.concatenate([self.array, np.array(self.listed[known:], dtype=np.int32)])
-        return self.array
+    def upto(self, profiles: Sequence[Profile]) -> tuple[npt.NDArray[np.int32], list[T]]:
+        """The number of each profile, and what is numbered."""
+        fresh = profiles[len(self._codes) :]
+        if fresh:
+            codes = np.array([self._numbers[self._of(profile)] for profile in fresh], dtype=np.int32)
+            self._codes = np.concatenate([self._codes, codes])
+        return self._codes, self._numbers.listed
 
 
 @dataclass(slots=True)
@@ -83,21 +86,19 @@ class Profiles:
     """Numbers profiles in the order in which they are met. Nothing is ever taken out or changed."""
 
     def __init__(self) -> None:
-        self._numbers: dict[Profile, int] = {}
+        self._numbers = _Numbering[Profile]()
         self._of_uses = _OfUses(self)
-        self._profiles: list[Profile] = []
-        self._words = [_Numbering[str]() for _ in PROFILE_FIELDS]
-        self._codes = [_Codes() for _ in PROFILE_FIELDS]
-        self._groups: dict[tuple[str, ...], tuple[_Numbering[Profile], _Codes]] = {}
+        self._columns = {name: _Derived(itemgetter(place)) for place, name in enumerate(PROFILE_FIELDS)}
+        self._groups: dict[tuple[str, ...], _Derived[Profile]] = {}
         self._faults: dict[object, _Faults] = {}
 
     def __len__(self) -> int:
-        return len(self._profiles)
+        return len(self._numbers)
 
     @property
     def full(self) -> bool:
         """Whether another table should be begun."""
-        return len(self._profiles) >= MOST_PROFILES
+        return len(self._numbers) >= MOST_PROFILES
 
     def number_uses(self, uses: Sequence[UseData]) -> npt.NDArray[np.int32]:
         """The profile of each of n uses."""
@@ -109,38 +110,29 @@ class Profiles:
 
     def number(self, profile: Profile) -> int:
         """The number of a profile."""
-        number = self._numbers.get(profile)
-        if number is None:
-            number = len(self._profiles)
-            for value, words, codes in zip(profile, self._words, self._codes, strict=True):
-                codes.listed.append(words[value])
-            self._profiles.append(profile)
-            self._numbers[profile] = number
-        return number
+        return self._numbers[profile]
 
     def column(self, name: str, numbers: npt.NDArray[np.int32]) -> Encoded:
         """One field of n events, given their profiles."""
-        place = PROFILE_FIELDS.index(name)
-        return Encoded(self._words[place].listed, self._codes[place].all()[numbers])
+        codes, words = self._columns[name].upto(self._numbers.listed)
+        return Encoded(words, codes[numbers])
 
     def groups(self, names: tuple[str, ...]) -> tuple[npt.NDArray[np.int32], Sequence[Profile]]:
         """The distinct values of some fields: which of them each profile has, and what they are."""
         if names not in self._groups:
-            self._groups[names] = _Numbering[Profile](), _Codes()
-        keys, codes = self._groups[names]
-        places = [PROFILE_FIELDS.index(name) for name in names]
-        for profile in self._profiles[len(codes.listed) :]:
-            codes.listed.append(keys[tuple(profile[place] for place in places)])
-        return codes.all(), keys.listed
+            places = [PROFILE_FIELDS.index(name) for name in names]
+            self._groups[names] = _Derived(lambda profile: tuple(profile[place] for place in places))
+        return self._groups[names].upto(self._numbers.listed)
 
     def faults(self, key: object, fault_of: Callable[[Profile], Fault | None]) -> Mapping[int, Fault]:
         """The profiles that ``fault_of`` finds fault with, by number; each is looked at once for a ``key``."""
         known = self._faults.setdefault(key, _Faults())
-        for number in range(known.seen, len(self._profiles)):
-            fault = fault_of(self._profiles[number])
+        profiles = self._numbers.listed
+        for number in range(known.seen, len(profiles)):
+            fault = fault_of(profiles[number])
             if fault is not None:
                 known.found[number] = fault
-        known.seen = len(self._profiles)
+        known.seen = len(profiles)
         return known.found
 
 

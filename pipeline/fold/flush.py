@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pipeline.contract.decode import Headers
 from pipeline.contract.reasons import Reason
 from pipeline.fold.ledger import LedgerColumns, joined_ledger
-from pipeline.fold.minutes import MinuteRow, MinuteRows
+from pipeline.fold.minutes import MinuteRows
 from pipeline.fold.receipt import Receipt
 from pipeline.fold.records import LogPartition
 
@@ -53,11 +53,6 @@ class Flush:
         if len(self.ledger_parts) != 1:
             self.ledger_parts = [joined_ledger(self.ledger_parts)]
         return self.ledger_parts[0]
-
-    @property
-    def minutes(self) -> list[MinuteRow]:
-        """All minute rows, one by one."""
-        return [row for part in self.minute_parts for row in part]
 
     def extend(self, other: "Flush") -> None:
         """Add what another partition's fold learned."""

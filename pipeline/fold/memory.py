@@ -11,21 +11,16 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from xxhash import xxh3_64_digest, xxh3_64_intdigest
+from xxhash import xxh3_64_digest
 
 _NOBODY: Final = bytes(8)
 
 
-def event_hash(source: str, event_id: str) -> int:
-    """64 bits that stand for (source, id), which CloudEvents 1.0 calls the identity of an event.
+def event_hashes(sources: list[str], event_ids: list[str]) -> npt.NDArray[np.uint64]:
+    """64 bits each that stand for (source, id), which CloudEvents 1.0 calls the identity of an event, of n events.
 
     XXH3 is not keyed; among the ids of a few segments a collision by chance has a probability below 1e-12 an event.
     """
-    return xxh3_64_intdigest(f"{source}\0{event_id}".encode())
-
-
-def event_hashes(sources: list[str], event_ids: list[str]) -> npt.NDArray[np.uint64]:
-    """The hash of each of n events."""
     return _hashes(
         [xxh3_64_digest(f"{source}\0{id_}".encode()) for source, id_ in zip(sources, event_ids, strict=True)]
     )

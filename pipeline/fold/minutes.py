@@ -1,8 +1,7 @@
 """The minute rows of one segment: totals so far by minute, agency, service, and so on, and what the rules add."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,43 +13,14 @@ from pipeline.fold.records import LogPartition
 
 _BUCKET_SPACE: Final = BUCKETS + 1
 _MINUTE_MS: Final = 60_000
-_FIXED: Final = ("agency", "service", "channel", "outcome", "stage")
-_STAGE_PLACE: Final = _FIXED.index("stage")
+FIXED_DIMENSIONS: Final = ("agency", "service", "channel", "outcome", "stage")
+_STAGE_PLACE: Final = FIXED_DIMENSIONS.index("stage")
 
 Integers = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 _NONE: Final[Integers] = np.zeros(0, dtype=np.int64)
 _NOBODY: Final[Hashes] = np.zeros(0, dtype=np.uint64)
-
-
-class MinuteKey(NamedTuple):
-    """The dimensions of a minute row. ``minute`` is Unix seconds, a multiple of 60.
-
-    ``further`` are the values of the further dimensions that the rules of the segment name, in their order.
-    """
-
-    minute: int
-    agency: str
-    service: str
-    channel: str
-    outcome: str
-    stage: str
-    further: tuple[str, ...] = ()
-
-
-class MinuteRow(NamedTuple):
-    """One row, for whoever looks at single ones; ``dimensions`` names what ``key.further`` holds."""
-
-    log: LogPartition
-    segment: int
-    next_offset: int
-    key: MinuteKey
-    events: int
-    duration_ms_sum: int
-    histogram: dict[int, int]
-    users: Hashes
-    dimensions: tuple[str, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -75,24 +45,6 @@ class MinuteRows:
     def __len__(self) -> int:
         return len(self.minute)
 
-    def __iter__(self) -> Iterator[MinuteRow]:
-        minutes, events, sums = self.minute.tolist(), self.events.tolist(), self.duration_ms_sum.tolist()
-        fixed = zip(*(self.texts[name] for name in _FIXED), strict=True)
-        further = list(zip(*(self.texts[name] for name in self.dimensions), strict=True)) or [()] * len(self)
-        histograms, users = iter(self.histogram), iter(self.user_hashes)
-        for place, (agency, service, channel, outcome, stage) in enumerate(fixed):
-            yield MinuteRow(
-                self.log,
-                self.segment,
-                self.next_offset,
-                MinuteKey(minutes[place], agency, service, channel, outcome, stage, further[place]),
-                events[place],
-                sums[place],
-                next(histograms),
-                np.array(next(users), dtype=np.uint64),
-                self.dimensions,
-            )
-
 
 class SegmentMinutes:
     """Accumulates the rows of one segment and hands out those that changed.
@@ -104,7 +56,7 @@ class SegmentMinutes:
         self._log = log
         self._segment = segment
         self._dimensions = dimensions
-        self._names = _FIXED + dimensions
+        self._names = FIXED_DIMENSIONS + dimensions
         # What came since the last take, to be grouped all at once: (table, group of each event, minute, ...).
         self._fresh: list[tuple[Profiles, npt.NDArray[np.int32], Integers, Integers, Integers, Hashes]] = []
         self._numbers: dict[tuple[int, Profile], int] = {}

@@ -48,6 +48,18 @@ class Column:
         return self.values.tolist() if isinstance(self.values, np.ndarray) else list(self.values)
 
 
+def rows_of(columns: Sequence[Column]) -> int:
+    """How many rows a block of these columns has.
+
+    Raises:
+        ValueError: the columns are not of one length.
+    """
+    lengths = {column.name: len(column.values) for column in columns}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns of one block are of one length: {lengths}")
+    return max(lengths.values(), default=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The answer to a query: column names, their ClickHouse types, and rows as tuples."""

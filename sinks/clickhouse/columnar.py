@@ -16,7 +16,7 @@ import clickhouse_driver
 from clickhouse_driver.errors import TypeMismatchError
 from clickhouse_driver.streams import native as driver_native
 
-from sinks.clickhouse.client import Column
+from sinks.clickhouse.client import Column, rows_of
 from sinks.clickhouse.native import encoded
 
 _NEEDED = ("BlockOutputStream", "defines", "write_binary_str", "write_binary_uint8", "write_column", "write_varint")
@@ -41,10 +41,7 @@ class ColumnarDriver(clickhouse_driver.Client):  # type: ignore[misc]
             ValueError: the columns are not of one length.
             clickhouse_driver.errors.Error: as the driver's ``execute``.
         """
-        lengths = {column.name: len(column.values) for column in columns}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"columns of one block are of one length: {lengths}")
-        whole = any(lengths.values()) and supported() and hasattr(self.connection, "block_out")
+        whole = rows_of(columns) > 0 and supported() and hasattr(self.connection, "block_out")
         # The driver changes the lists it is given; the same flush must be there for the next try.
         data = [[column] if whole else column.plain() for column in columns]
         self.execute(statement, data, columnar=True, settings=settings)

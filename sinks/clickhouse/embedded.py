@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.contract.encoded import Encoded, Lists, Maps
 from pipeline.errors import StoreError
-from sinks.clickhouse.client import INSERT_SETTINGS, Address, Column, Parameters, Rows, Values
+from sinks.clickhouse.client import INSERT_SETTINGS, Address, Column, Parameters, Rows, Values, rows_of
 from sinks.clickhouse.native import NUMBERS, numbers
 
 # Values of parameters are parsed as in a tab-separated file.
@@ -78,9 +78,7 @@ class EmbeddedClient:
         """See :class:`~sinks.clickhouse.client.Client`."""
         import pyarrow
 
-        lengths = {column.name: len(column.values) for column in columns}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"columns of one block are of one length: {lengths}")
+        rows_of(columns)
         # chdb finds the table by the name of this variable.
         block = pyarrow.table({column.name: _arrow(pyarrow, column) for column in columns})
         assert block.num_rows >= 0

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.contract.encoded import Encoded, Lists, Maps
+from pipeline.contract.encoded import encoded as by_dictionary
 from sinks.clickhouse.client import Values
 
 NUMBERS: Final = {
@@ -128,7 +129,7 @@ def _texts(values: Encoded) -> bytes:
 
 
 def _low_cardinality(values: Values) -> bytes:
-    words, codes = _used(values if isinstance(values, Encoded) else _dictionary(_listed(values)))
+    words, codes = _used(values if isinstance(values, Encoded) else by_dictionary(_listed(values)))
     width = 0 if len(words) <= _SMALL else 1 if len(words) <= _SMALL**2 else 2
     return b"".join(
         (
@@ -140,12 +141,6 @@ def _low_cardinality(values: Values) -> bytes:
             codes.astype(_KEYS[width], copy=False).tobytes(),
         )
     )
-
-
-def _dictionary(values: list[str]) -> Encoded:
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(values))}
-    codes = np.fromiter(map(numbers.__getitem__, values), dtype=np.int32, count=len(values))
-    return Encoded(list(numbers), codes)
 
 
 def _used(values: Encoded) -> tuple[list[str], npt.NDArray[Any]]:

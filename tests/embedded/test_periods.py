@@ -151,7 +151,8 @@ def test_a_period_that_cannot_be_computed_does_not_keep_the_others_waiting(
         patch.setattr(periods, "refresh", refuse_one)
         kept.keeper.step()
     assert kept.marks.of(HOURS) == {bad}
-    assert rows(kept.client, "SELECT sum(uses) FROM hourly UNION ALL SELECT sum(uses) FROM daily") == [(1,), (2,)]
+    assert rows(kept.client, "SELECT sum(uses) FROM hourly") == [(1,)]
+    assert rows(kept.client, "SELECT sum(uses) FROM daily") == [(2,)]
     assert kept.value("xidmet_periods_failures_total") == 1
     kept.keeper.step()
     assert_totals(kept.client, log.accepted)

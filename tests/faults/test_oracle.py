@@ -25,6 +25,7 @@ from tests.faults.compare import Difference, compare
 from tests.faults.load import Load
 from tests.faults.log import LogRecord
 from tests.faults.poison import poison
+from tests.support.minute_rows import minute_rows
 
 
 def now() -> int:
@@ -94,7 +95,7 @@ def test_oracle_and_fold_judge_alike_though_they_share_no_code() -> None:
     ours = {("id", 0, item.offset, item.batch_index): item.reason.value for item in flush.rejects}
     assert ours == truth.rejected
     assert len(set(truth.rejected.values())) == 12
-    assert sum(row.events for row in flush.minutes) >= truth.accepted > 20_000
+    assert sum(row.events for row in minute_rows(flush)) >= truth.accepted > 20_000
     assert flush.events == truth.events
 
 

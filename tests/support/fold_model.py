@@ -16,11 +16,11 @@ from pipeline.catalogue import Agency, Catalogue, Names, Service
 from pipeline.fold.flush import Flush
 from pipeline.fold.fold import PartitionFold
 from pipeline.fold.memory import Memory
-from pipeline.fold.minutes import MinuteKey, MinuteRow
 from pipeline.fold.receipt import Receipt
 from pipeline.fold.records import LogPartition, RecordBatch
 from pipeline.fold.rules import Rules
 from pipeline.fold.segment import MARKER_HEADER
+from tests.support.minute_rows import MinuteKey, MinuteRow, minute_rows
 
 HOUR_MS = 3_600_000
 STEPS = ("openings", "dead letters", "ledger", "coordinates", "minutes", "receipts")
@@ -165,7 +165,7 @@ class Store:
             lambda: self.letters.update((item.log, item.offset, item.batch_index) for item in flush.rejects),
             lambda: self._ledger(flush),
             lambda: self._coordinates(flush, logs),
-            lambda: self._minutes(flush.minutes),
+            lambda: self._minutes(minute_rows(flush)),
             lambda: self._receipts(flush.receipts),
         ]
         for step in todo[:steps]:

@@ -1,28 +1,18 @@
 """The arithmetic of benchmarks/guard.py, and that what it measures is there."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from benchmarks import guard
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def guard() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_guard", ROOT / "benchmarks" / "guard.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_probability_that_so_many_pairs_are_worse_by_chance(guard: ModuleType) -> None:
+def test_the_probability_that_so_many_pairs_are_worse_by_chance() -> None:
     assert guard.by_chance(0, 5) == 1
     assert guard.by_chance(5, 5) == pytest.approx(1 / 32)
     assert guard.by_chance(8, 9) == pytest.approx(10 / 512)
@@ -48,11 +38,11 @@ def test_the_probability_that_so_many_pairs_are_worse_by_chance(guard: ModuleTyp
         ([1.0] * 8 + [30.0], "well"),
     ],
 )
-def test_the_verdict(guard: ModuleType, ratios: list[float], word: str) -> None:
+def test_the_verdict(ratios: list[float], word: str) -> None:
     assert guard.verdict(ratios, 1.05)[0] == word
 
 
-def test_every_part_is_measured_in_this_tree(guard: ModuleType, tmp_path: Path) -> None:
+def test_every_part_is_measured_in_this_tree(tmp_path: Path) -> None:
     load = tmp_path / "load"
     guard.write_load(load, 300)
     assert len(load.read_bytes().splitlines()) == 300
@@ -62,7 +52,7 @@ def test_every_part_is_measured_in_this_tree(guard: ModuleType, tmp_path: Path) 
     assert [name for name, seconds in found.items() if not isinstance(seconds, float)] == []
 
 
-def test_packages_of_another_tree_are_not_measured_by_mistake(guard: ModuleType, tmp_path: Path) -> None:
+def test_packages_of_another_tree_are_not_measured_by_mistake(tmp_path: Path) -> None:
     load = tmp_path / "load"
     guard.write_load(load, 10)
     environment = {"PYTHONPATH": str(ROOT)}

@@ -29,6 +29,7 @@ from tests.support.fold_model import (
     feed,
     oracle,
 )
+from tests.support.minute_rows import minute_rows
 
 RULES = Rules(
     segment_records=5,
@@ -349,9 +350,9 @@ def test_only_rows_that_changed_are_written_again() -> None:
     log = [LogRecord(n, BASE_MS, (Item(n, minute=n % 2),)) for n in range(4)]
     log.append(LogRecord(4, BASE_MS, (Item(4, minute=1),)))
     feed(fold, log, 4)
-    assert len(fold.take().minutes) == 2
+    assert len(minute_rows(fold.take())) == 2
     feed(fold, log, 1)
-    (row,) = fold.take().minutes
+    (row,) = minute_rows(fold.take())
     assert (row.key.minute, row.events, row.next_offset) == (BASE_MS // 1000 + 60, 3, 5)
 
 

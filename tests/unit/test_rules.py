@@ -6,6 +6,7 @@ import pytest
 from pipeline.errors import SchemaError
 from pipeline.fold.rules import DIMENSIONS, Rules
 from pipeline.settings import Dimension, FoldSettings
+from tests.support.minute_rows import minute_rows
 from tests.support.sink_suite.data import RULES, new_fold, synthetic, typical_log
 
 # As the version before dimensions wrote it.
@@ -48,7 +49,7 @@ def test_minutes_have_the_dimensions_of_the_rules_and_the_same_totals() -> None:
     plain.add(log.batch(0, log.end))
     fold = new_fold(rules=msgspec.structs.replace(RULES, dimensions=DIMENSIONS))
     fold.add(log.batch(0, log.end))
-    few, many = plain.take().minutes, fold.take().minutes
+    few, many = minute_rows(plain.take()), minute_rows(fold.take())
     assert sum(row.events for row in few) == sum(row.events for row in many) == len(log.accepted)
     assert len(many) > len(few)
     assert {row.dimensions for row in few} == {()}

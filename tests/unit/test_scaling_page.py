@@ -1,12 +1,11 @@
 """docs/scaling.md: its plan follows from its figures, and its sharding keys are those of the program."""
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from benchmarks import scaling_plan as plan
 from pipeline.settings import FoldSettings
 from sinks.clickhouse.schema import migrations
 from sinks.clickhouse.shards import SHARDING_KEYS, Shards
@@ -15,17 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "scaling.md").read_text("utf-8")
 
 
-@pytest.fixture(scope="module")
-def plan() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scaling_plan", ROOT / "benchmarks" / "scaling_plan.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_plan_is_that_of_the_figures(plan: ModuleType) -> None:
+def test_the_plan_is_that_of_the_figures() -> None:
     figures = plan.figures(PAGE)
     assert set(figures) == set("wckbdmrsghu")
     assert figures["s"] == FoldSettings().segment_bytes
@@ -33,7 +22,7 @@ def test_the_plan_is_that_of_the_figures(plan: ModuleType) -> None:
     assert plan.main(["--check"]) == 0
 
 
-def test_the_arithmetic(plan: ModuleType) -> None:
+def test_the_arithmetic() -> None:
     figures = dict(
         zip("wckbdmrsghu", (6.0, 6.0, 1.0, 400.0, 50.0, 100.0, 2_000.0, 16e6, 1_000.0, 500.0, 0.5), strict=True)
     )
@@ -51,7 +40,7 @@ def test_the_arithmetic(plan: ModuleType) -> None:
     ("value", "words"),
     [(4, "4"), (0.5, "0.5"), (126_230.4, "130,000"), (12.34, "12"), (0.0123, "0.012"), (1_234.5, "1,200")],
 )
-def test_figures_are_shown_with_two_digits(plan: ModuleType, value: float, words: str) -> None:
+def test_figures_are_shown_with_two_digits(value: float, words: str) -> None:
     assert plan.shown(value) == words
 
 

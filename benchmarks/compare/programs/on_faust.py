@@ -8,29 +8,16 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 
 import faust
-from faust.types import TP
 
 from benchmarks.compare.programs.progress import Counting
+from benchmarks.transport_speed import FromStart
 from pipeline.fold.records import RecordBatch
 from pipeline.runtime.worker import run_worker
 from streams.transport import BatchSchema
 
 SCHEMES = {"stock": "kafka://", "batched": "kafkabatch://"}
-
-
-class FromStart:
-    """Positions for the batched transport: every partition from its start, nothing durable."""
-
-    async def load(self, log_starts: Mapping[TP, int]) -> Mapping[TP, int]:
-        """The start of each partition."""
-        return log_starts
-
-    def durable(self) -> Mapping[TP, int]:
-        """Nothing."""
-        return {}
 
 
 def application(way: str, bootstrap: str) -> faust.App:

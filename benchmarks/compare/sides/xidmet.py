@@ -51,7 +51,7 @@ class Xidmet:
                 def side() -> list[int]:
                     if started.poll() is not None:
                         raise RuntimeError(f"the worker ended with {started.returncode}:\n{self._log_tail()}")
-                    return [started.pid, *children_of(started.pid)]
+                    return [started.pid]
 
                 course = follow(watch, side, lambda: visible(client), servers.truth.events, limit_seconds)
                 self._stop(worker)
@@ -112,14 +112,6 @@ class Xidmet:
 
     def _log_tail(self) -> str:
         return self._log_path.read_text("utf-8", "replace")[-2500:]
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that a process started and that have not ended."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def visible(client: Any) -> tuple[float, int]:

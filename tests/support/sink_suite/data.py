@@ -10,12 +10,13 @@ from functools import cache
 from typing import Any, Final
 
 import msgspec
+from xxhash import xxh3_64_intdigest
 
 from pipeline.catalogue import demonstration_catalogue
 from pipeline.contract.reasons import Reason
 from pipeline.fold.flush import Flush
 from pipeline.fold.fold import PartitionFold
-from pipeline.fold.memory import Memory, event_hash
+from pipeline.fold.memory import Memory
 from pipeline.fold.records import LogPartition, RecordBatch
 from pipeline.fold.resume import ResumePoint
 from pipeline.fold.rules import Rules
@@ -209,7 +210,7 @@ def is_use(event: Event) -> bool:
 
 def hash_of(event: Event) -> int:
     """Its identity."""
-    return event_hash(event["source"], event["id"])
+    return xxh3_64_intdigest(f"{event['source']}\0{event['id']}".encode())
 
 
 @dataclass

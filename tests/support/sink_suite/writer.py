@@ -10,6 +10,7 @@ from pipeline.fold.ledger import LEDGER_COLUMN_NAMES
 from pipeline.settings import ClickHouseSettings
 from sinks.clickhouse.client import Client
 from sinks.clickhouse.writer import write_results
+from tests.support.minute_rows import minute_rows
 from tests.support.sink_suite.data import (
     OTHER_LOG,
     START,
@@ -146,8 +147,8 @@ class TestWriter:
         for name in LEDGER_COLUMN_NAMES:
             assert list(getattr(flush.ledger, name)) == list(getattr(same.ledger, name))
         assert flush.receipts == same.receipts
-        assert [row.users.tolist() for row in flush.minutes] == [row.users.tolist() for row in same.minutes]
-        assert [row.histogram for row in flush.minutes] == [row.histogram for row in same.minutes]
+        assert [row.users.tolist() for row in minute_rows(flush)] == [row.users.tolist() for row in minute_rows(same)]
+        assert [row.histogram for row in minute_rows(flush)] == [row.histogram for row in minute_rows(same)]
 
     def test_an_empty_flush_writes_nothing(self, store: ClickHouseSettings) -> None:
         with migrated(store) as client:

@@ -83,12 +83,12 @@ def clickhouse_server() -> Iterator[ClickHouseServer]:
 def clickhouse_database(clickhouse_server: ClickHouseServer) -> Iterator[str]:
     """URL of a new, empty database, which is dropped afterwards."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    _persist(clickhouse_server, f"CREATE DATABASE IF NOT EXISTS {name}")
+    persist(clickhouse_server, f"CREATE DATABASE IF NOT EXISTS {name}")
     yield clickhouse_server.database_url(name)
-    _persist(clickhouse_server, f"DROP DATABASE IF EXISTS {name} SYNC")
+    persist(clickhouse_server, f"DROP DATABASE IF EXISTS {name} SYNC")
 
 
-def _persist(server: ClickHouseServer, statement: str) -> None:
+def persist(server: ClickHouseServer, statement: str) -> None:
     """Run a statement on a server that may be about to end, left by a killed worker in the middle of an insert."""
     from clickhouse_driver.errors import NetworkError, SocketTimeoutError
 

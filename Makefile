@@ -13,6 +13,9 @@ TEST_STAMP := $(VENV)/.installed-test
 # for the comparison (bench).
 ARGS ?=
 
+# How many processes run the tests; 0 runs them in pytest's own. They wait more than they compute, hence more than cores.
+JOBS ?= 3
+
 # How long to soak, and the seed that the faults come from; a random one if empty.
 MINUTES ?= 10
 SEED ?=
@@ -25,15 +28,15 @@ MAKEFLAGS += --no-print-directory
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'Variables: ARGS="..." for demo, test, faults, soak, bench and bench-guard; PYTHON=python3.12 to choose the interpreter of a new $(VENV).'
+	@echo 'Variables: ARGS="..." for demo, test, faults, soak, bench and bench-guard; JOBS=... for test; PYTHON=python3.12 to choose the interpreter of a new $(VENV).'
 
 demo: $(DEMO_STAMP) ## Run the whole pipeline in one process on made-up events (ARGS="--seconds 20 --json")
 	@$(BIN)/xidmet demo $(ARGS)
 
-test: $(TEST_STAMP) check ## Set up, check and test everything (ARGS="-k name" for some of it)
+test: $(TEST_STAMP) check ## Set up, check and test everything (ARGS="-k name" for some of it, JOBS=0 one by one)
 	@echo 'Fetching Apache Kafka and ClickHouse unless they are there ...' >&2
 	@$(BIN)/python -m tests.support --fetch >&2 || echo 'Tests that need the missing server are skipped.' >&2
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 check: $(TEST_STAMP) ## Lint, formatting, types and the layers between packages
 	$(BIN)/ruff check .

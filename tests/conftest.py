@@ -1,7 +1,8 @@
-"""Fixtures for all tests. A server is started by the first test that asks for it and serves the whole run."""
+"""Fixtures for all tests. A server is started by the first test that asks for it and serves all of its process."""
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     _Server = TypeVar("_Server", bound=ServerProcess)
 
 TopicName = Callable[..., str]
+
+_serving: list[ServerProcess] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +56,24 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", f"ignore:{function} is deprecated:DeprecationWarning")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    # A test that failed between stopping a server and bringing it back must not fail all that come after it.
+    for server in _serving:
+        server.resume()
+        server.start()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """The program sets up the root logger; the next test must not find that."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
 @pytest.fixture(scope="session")
 def kafka_server() -> Iterator[KafkaServer]:
     """A real Kafka broker. Whoever stops, kills or pauses it brings it back."""
@@ -73,11 +94,27 @@ def clickhouse_server() -> Iterator[ClickHouseServer]:
 def clickhouse_database(clickhouse_server: ClickHouseServer) -> Iterator[str]:
     """URL of a new, empty database, which is dropped afterwards."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    clickhouse_server.execute(f"CREATE DATABASE {name}")
+    persist(clickhouse_server, f"CREATE DATABASE IF NOT EXISTS {name}")
     yield clickhouse_server.database_url(name)
-    clickhouse_server.resume()
-    clickhouse_server.start()
-    clickhouse_server.execute(f"DROP DATABASE IF EXISTS {name} SYNC")
+    persist(clickhouse_server, f"DROP DATABASE IF EXISTS {name} SYNC")
+
+
+def persist(server: ClickHouseServer, statement: str) -> None:
+    """Run a statement on a server that may be about to end, left by a killed worker in the middle of an insert."""
+    from clickhouse_driver.errors import NetworkError, SocketTimeoutError
+
+    from tests.support import wait_until
+
+    def done() -> bool:
+        server.resume()
+        server.start()
+        try:
+            server.execute(statement)
+        except (NetworkError, SocketTimeoutError, OSError, EOFError):
+            return False
+        return True
+
+    wait_until(done, 120, f"ClickHouse to answer to {statement}", every=0.2)
 
 
 @pytest.fixture
@@ -100,6 +137,9 @@ def _serve(kind: type[_Server]) -> Iterator[_Server]:
             server.start()
         except ServerUnavailable as error:
             skip_or_fail(f"no {kind.name} server: {error}")
+        _serving.append(server)
         yield server
     finally:
         server.close()
+        if server in _serving:
+            _serving.remove(server)

@@ -15,10 +15,11 @@ from clickhouse_driver import Client
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 
-from tests.conftest import TopicName
+from tests.conftest import TopicName, persist, pytest_runtest_setup
 from tests.support import ClickHouseServer, KafkaServer, ServerUnavailable, wait_until
 from tests.support.cache import cached_directory
 from tests.support.ports import free_port, listens
+from tests.support.process import process_state
 from tests.support.skipping import need_program
 
 # Some tests start a server of their own and use the shared one only so that they are skipped where there is none.
@@ -109,6 +110,20 @@ def test_clickhouse_keeps_rows_through_kill_restart_and_pause(
     clickhouse_server.resume()
     assert client.execute("SELECT groupArray(n) FROM (SELECT n FROM t ORDER BY n)") == [([1, 2, 3],)]
     client.disconnect()
+
+
+def test_a_server_that_a_failed_test_left_behind_is_there_for_the_next_one(
+    kafka_server: KafkaServer, clickhouse_server: ClickHouseServer
+) -> None:
+    kafka_server.pause()
+    clickhouse_server.kill()
+    pytest_runtest_setup()
+    assert clickhouse_server.execute("SELECT 1") == [(1,)]
+    assert process_state(kafka_server.pid) != "T"
+    # It ends at some moment from now on, as it does when a client has gone away in the middle of an insert.
+    os.kill(clickhouse_server.pid, signal.SIGABRT)
+    persist(clickhouse_server, "CREATE DATABASE IF NOT EXISTS left_behind")
+    persist(clickhouse_server, "DROP DATABASE left_behind SYNC")
 
 
 def test_clickhouse_answers_over_http_and_is_bounded(clickhouse_server: ClickHouseServer) -> None:

@@ -8,7 +8,7 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -174,9 +174,10 @@ class PipelineRun:
 
 
 def events(count: int, seed: int) -> Iterable[dict[str, Any]]:
-    """Synthetic events of the last hour."""
+    """Synthetic events of this hour so far; of its first second, if that is not over."""
     now = datetime.now(UTC)
-    return Generator(demonstration_catalogue(), seed).events(now.replace(minute=0, second=0, microsecond=0), now, count)
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    return Generator(demonstration_catalogue(), seed).events(hour, max(now, hour + timedelta(seconds=1)), count)
 
 
 def clean_environment() -> dict[str, str]:

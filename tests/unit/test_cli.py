@@ -3,10 +3,8 @@
 import gc
 import io
 import json
-import logging
 import sys
 import warnings
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,16 +33,11 @@ ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and i
 
 
 @pytest.fixture(autouse=True)
-def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No settings of whoever runs the tests, and logging as it was."""
+def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of whoever runs the tests."""
     monkeypatch.chdir(tmp_path)
     for name in ("XIDMET_CONFIG", "XIDMET_KAFKA__BOOTSTRAP", "XIDMET_CLICKHOUSE__URL"):
         monkeypatch.delenv(name, raising=False)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def run(*arguments: str, stdin: str | bytes | None = None) -> Result:

@@ -111,7 +111,8 @@ def test_the_pages_show_every_command() -> None:
 
 def parse(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
     """Parse as click does, down to the last command, without running any."""
-    context = click.Context(command, parent, info_name=command.name)
+    # As click makes it: a command keeps the help option of the first context that asks for it, for all later ones.
+    context = click.Context(command, parent, info_name=command.name, **command.context_settings)
     if isinstance(command, click.Group):
         rest = command.make_parser(context).parse_args(list(words))[1]
         if not rest:

@@ -66,6 +66,13 @@ def test_arguments_reach_the_comparison() -> None:
     assert planned[-1] == (".venv/bin/python -m benchmarks.compare --steady --write-results --rounds 1 --events 200000")
 
 
+def test_arguments_and_the_number_of_processes_reach_the_tests() -> None:
+    pytest_of = ".venv/bin/python -m pytest --numprocesses {} --dist worksteal -k name"
+    for jobs, variables in ((3, []), (0, ["JOBS=0"])):
+        planned = make("--dry-run", "test", "ARGS=-k name", *variables).stdout.splitlines()
+        assert planned[-1] == pytest_of.format(jobs)
+
+
 def test_an_old_interpreter_is_refused(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "pyproject.toml").touch()

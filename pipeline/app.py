@@ -21,6 +21,7 @@ from pipeline.catalogue import Catalogue, load_catalogue
 from pipeline.fold.records import RecordBatch
 from pipeline.fold.rules import Rules
 from pipeline.runtime.auditing import audit_into
+from pipeline.runtime.catalogue_keeper import CatalogueKeeper
 from pipeline.runtime.member import Member, Message
 from pipeline.runtime.memory import TRIM_SECONDS, trim
 from pipeline.runtime.periods import Marks, PeriodKeeper, kinds_of
@@ -152,6 +153,24 @@ def create_app(
                 await app.crash(error)
                 raise
             batch.release()
+
+    @app.service
+    class CatalogueService(Service):
+        """Brings changes of the catalogue into ClickHouse, in a thread of its own; of several processes one does."""
+
+        def on_init(self) -> None:
+            self.keeper = CatalogueKeeper(settings, metrics)
+            self.pool = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
+
+        @Service.task
+        async def _keep(self) -> None:
+            await ingest.prepare()
+            while member is None and not self.should_stop:
+                await self.sleep(await asyncio.get_running_loop().run_in_executor(self.pool, self.keeper.step))
+
+        async def on_stop(self) -> None:
+            await asyncio.get_running_loop().run_in_executor(self.pool, self.keeper.close)
+            self.pool.shutdown()
 
     # Before the ingest, so that it stops after it: the last flush marks as well.
     @app.service

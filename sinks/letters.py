@@ -7,19 +7,15 @@ coordinates. Whatever else stands there is no concern of ours.
 A scan keeps an :class:`Entry` of each letter, some hundred bytes, and no values; those are read when they are wanted.
 """
 
-import contextlib
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka import TopicPartition
 
-from pipeline.errors import BrokerError
-from pipeline.producer import words
+from pipeline.consumer import POLL_RECORDS, open_consumer, partitions_of, polls
 from pipeline.settings import KafkaSettings
 from sinks.dead_letters import ATTEMPT_HEADER, HEADER_PREFIX, Letter
 
@@ -31,8 +27,7 @@ STATES: Final = (OPEN, REPLAYED, DROPPED)
 NO_AGENCY: Final = "other"
 """Shown for letters whose event names no agency of the catalogue; the same word as in the metrics."""
 
-_CONNECT_MS: Final = 10_000
-_POLL_RECORDS: Final = 5_000
+_CLIENT_ID: Final = "xidmet-rejected"
 _SHORT: Final = 8
 _UUID: Final = 36
 _DETAIL: Final = 160
@@ -124,13 +119,13 @@ def read_index(settings: KafkaSettings, progress: Progress = lambda messages: No
     """
     index = Index()
     dispositions: dict[Coordinates, str] = {}
-    with _consumer(settings) as consumer:
-        partitions = _partitions(consumer, settings)
+    with open_consumer(settings, settings.rejected_topic, _CLIENT_ID) as consumer:
+        partitions = partitions_of(consumer, settings, settings.rejected_topic)
         ends = consumer.end_offsets(partitions)
         consumer.assign(partitions)
         for tp, start in consumer.beginning_offsets(partitions).items():
             consumer.seek(tp, start)
-        for records in _polls(consumer, ends, settings, to_the_end=True):
+        for records in polls(consumer, ends, settings, to_the_end=True):
             for record in records:
                 headers = _text_headers(record.headers)
                 coordinates = _coordinates(headers)
@@ -157,7 +152,7 @@ def read_letters(settings: KafkaSettings, entries: Iterable[Entry]) -> Iterator[
     wanted = sorted(entries, key=lambda entry: entry.place)
     if not wanted:
         return
-    with _consumer(settings) as consumer:
+    with open_consumer(settings, settings.rejected_topic, _CLIENT_ID) as consumer:
         for partition, group in groupby(wanted, key=lambda entry: entry.place[0]):
             of_partition = {entry.place[1]: entry for entry in group}
             tp = TopicPartition(settings.rejected_topic, partition)
@@ -172,7 +167,7 @@ def read_original(settings: KafkaSettings, topic: str, places: Mapping[int, Sequ
     Raises:
         BrokerError: Kafka does not answer.
     """
-    with _consumer(settings) as consumer:
+    with open_consumer(settings, settings.rejected_topic, _CLIENT_ID) as consumer:
         for partition, offsets in places.items():
             tp = TopicPartition(topic, partition)
             consumer.assign([tp])
@@ -187,96 +182,13 @@ def read_offsets(
     start = consumer.beginning_offsets([tp])[tp]
     rest = [offset for offset in offsets if offset >= start]
     while rest:
-        run = next((n for n in range(1, len(rest)) if rest[n] - rest[n - 1] > _POLL_RECORDS), len(rest))
+        run = next((n for n in range(1, len(rest)) if rest[n] - rest[n - 1] > POLL_RECORDS), len(rest))
         part, rest = set(rest[:run]), rest[run:]
         consumer.seek(tp, min(part))
-        for records in _polls(consumer, {tp: max(part) + 1}, settings, to_the_end=False):
+        for records in polls(consumer, {tp: max(part) + 1}, settings, to_the_end=False):
             for record in records:
                 if record.offset in part:
                     yield record.offset, record
-
-
-def _polls(
-    consumer: Any, ends: Mapping[TopicPartition, int], settings: KafkaSettings, *, to_the_end: bool
-) -> Iterator[list[Any]]:
-    """Lists of records until the given ends are reached; the assigned partitions are paused there.
-
-    With ``to_the_end`` reading goes on to the high-water mark that came with the first records, since the embedded
-    broker gives too low an end when it is asked; it stops before that where an open transaction holds back what
-    follows. Without it, the end of the log may come before the given end.
-    """
-    left = set(ends)
-    marks: dict[TopicPartition, int] = {}
-    consumer.resume(*left)
-    idle = False
-    deadline = time.monotonic() + settings.request_timeout_seconds
-    while left:
-        before = {tp: consumer.position(tp) for tp in left}
-        done = set()
-        for tp, position in before.items():
-            if tp not in marks and (known := consumer.highwater(tp)) is not None:
-                marks[tp] = known
-            mark = marks.get(tp)
-            if to_the_end:
-                ended = position >= ends[tp] and mark is not None and (idle or position >= mark)
-            else:
-                ended = position >= ends[tp] or (idle and mark is not None and position >= mark)
-            if ended:
-                done.add(tp)
-        if done:
-            consumer.pause(*done)
-            left -= done
-            continue
-        found = consumer.poll(timeout_ms=500, max_records=_POLL_RECORDS)
-        records = [record for part in found.values() for record in part]
-        if records:
-            yield records
-        # What stands between two records, such as the markers of transactions, is progress as well.
-        idle = not records and all(consumer.position(tp) == position for tp, position in before.items())
-        if not idle:
-            deadline = time.monotonic() + settings.request_timeout_seconds
-        elif time.monotonic() > deadline:
-            raise BrokerError(
-                f"Kafka at {settings.bootstrap} gives nothing more of {min(left).topic} although it is not at its end;"
-                " check the broker and try again"
-            )
-
-
-@contextlib.contextmanager
-def _consumer(settings: KafkaSettings) -> Iterator[Any]:
-    consumer: Any = None
-    try:
-        try:
-            consumer = KafkaConsumer(
-                bootstrap_servers=settings.bootstrap.split(","),
-                client_id="xidmet-rejected",
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                isolation_level="read_committed",
-                allow_auto_create_topics=False,
-                fetch_max_wait_ms=100,
-                max_partition_fetch_bytes=settings.fetch_max_bytes,
-                request_timeout_ms=int(settings.request_timeout_seconds * 1000),
-                bootstrap_timeout_ms=_CONNECT_MS,
-                metrics_enabled=False,
-            )
-            yield consumer
-        finally:
-            if consumer is not None:
-                consumer.close()
-    except (KafkaError, OSError) as error:
-        raise BrokerError(
-            f"{settings.bootstrap}: topic {settings.rejected_topic} cannot be read ({words(error)});"
-            " check kafka.bootstrap and the broker"
-        ) from error
-
-
-def _partitions(consumer: Any, settings: KafkaSettings) -> list[TopicPartition]:
-    numbers = consumer.partitions_for_topic(settings.rejected_topic)
-    if not numbers:
-        raise BrokerError(f"{settings.bootstrap}: there is no topic {settings.rejected_topic}; run xidmet migrate")
-    return [TopicPartition(settings.rejected_topic, number) for number in sorted(numbers)]
 
 
 def _text_headers(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:

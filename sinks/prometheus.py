@@ -225,6 +225,14 @@ class Metrics:
         self.periods_failures = Counter(
             "xidmet_periods_failures", "Rounds over hours and days that failed and are tried again", registry=registry
         )
+        self.catalogue_unreadable = Gauge(
+            "xidmet_catalogue_unreadable", "Messages on the topic of catalogue changes that are none", registry=registry
+        )
+        self.catalogue_failures = Counter(
+            "xidmet_catalogue_failures",
+            "Times that changes of the catalogue could not be read or written and waited",
+            registry=registry,
+        )
         self.audit_findings = Gauge("xidmet_audit_findings", "Findings of the last audit", registry=registry)
         self.processes = Gauge("xidmet_processes", "Processes of this worker that run and answer", registry=registry)
         self.processes.set(1)

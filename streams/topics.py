@@ -25,11 +25,19 @@ def create_topics(settings: KafkaSettings) -> list[str]:
     """
     created = []
     with _admin(settings) as admin:
-        for topic in (settings.events_topic, settings.rejected_topic):
+        for topic, partitions, configs in (
+            (settings.events_topic, settings.partitions, {}),
             # A dead letter is the refused message and its headers, so it may be a little larger.
-            configs = {"max.message.bytes": str(2 << 20)} if topic == settings.rejected_topic else {}
+            (settings.rejected_topic, settings.partitions, {"max.message.bytes": str(2 << 20)}),
+            # What was said of the catalogue has one order and no end, and the broker's clock says when.
+            (
+                settings.catalogue_topic,
+                1,
+                {"retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": "LogAppendTime"},
+            ),
+        ):
             try:
-                new = NewTopic(topic, settings.partitions, settings.replication, topic_configs=configs)
+                new = NewTopic(topic, partitions, settings.replication, topic_configs=configs)
                 answer = admin.create_topics([new])
             except TopicAlreadyExistsError:
                 continue

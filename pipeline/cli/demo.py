@@ -61,6 +61,7 @@ def demo(
             _say(f"metrics:  {run.url}/metrics")
             _say(f"Kafka:    {run.bootstrap}")
             _say(f"SQL:      xidmet --set clickhouse.url=chdb:{directory / 'clickhouse'} query 'SELECT ...'")
+            run.tell_history()
             _watch(run, stop, seconds, live=not as_json and sys.stdout.isatty())
             _say("accounting for every event ...")
             summary = run.settle()

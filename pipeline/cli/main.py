@@ -29,6 +29,7 @@ _COMMANDS = {
     "rebuild": "pipeline.cli.rebuild:rebuild",
     "rejected": "pipeline.cli.rejected:rejected",
     "rules": "pipeline.cli.rules:rules",
+    "catalogue": "pipeline.cli.catalogue:catalogue",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pipeline.catalogue.changes import CHANGED_TYPE, ChangedEvent
 from pipeline.contract.events import STAGE_TYPE, USED_TYPE, StageData, StageEvent, UseData, UsedEvent
 from pipeline.contract.reasons import REASON_HELP, Reason
 from pipeline.settings import KafkaSettings
@@ -53,7 +54,7 @@ DISPOSITION_HEADERS: Final = {
 
 _VERSION: Final = "1.0.0"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-_EVENTS: Final = ((USED_TYPE, UsedEvent), (STAGE_TYPE, StageEvent))
+_EVENTS: Final = ((USED_TYPE, UsedEvent), (STAGE_TYPE, StageEvent), (CHANGED_TYPE, ChangedEvent))
 _IGNORED: Final = {
     "subject": "Of CloudEvents. Tolerated and ignored; must not identify a person.",
     "datacontenttype": f"Of CloudEvents. Tolerated and ignored: data is always {BINARY_CONTENT_TYPE}.",
@@ -135,6 +136,24 @@ _STAGE: Final[Json] = {
         "user": "ct3KINekytp-mvV1dI1VKmucwopDxfoH1Ppi0OpK9nE",
     },
 }
+_CHANGE: Final[Json] = {
+    "specversion": "1.0",
+    "type": CHANGED_TYPE,
+    "id": "list-2013-07/disability-allowance-granting",
+    "source": "urn:example:register-of-services",
+    "time": "2013-07-02T08:00:00Z",
+    "data": {
+        "change": "registered",
+        "agency": "mlspp",
+        "service": "disability-allowance-granting",
+        "valid_from": "2013-07-01",
+        "name": {
+            "az": "Əlilliyə görə müavinətin təyin edilməsi",
+            "en": "Granting of a disability allowance",
+            "ru": "Назначение пособия по инвалидности",
+        },
+    },
+}
 
 
 def _binary(event: Json) -> Json:
@@ -146,6 +165,7 @@ def _binary(event: Json) -> Json:
 EXAMPLES: Final[dict[str, Any]] = {
     "service.used.v1.json": _USED,
     "application.stage.v1.json": _STAGE,
+    "catalogue.changed.v1.json": _CHANGE,
     "batch.json": [_AT_THE_CENTRE, _CALL, _STAGE],
     "binary.service.used.v1.json": _binary(_USED),
     "binary.application.stage.v1.json": _binary(_STAGE),
@@ -184,7 +204,8 @@ def event_schema(event_type: str) -> Json:
 def _described(components: dict[str, Any]) -> dict[str, Any]:
     """Say in each object what the types cannot say: unknown fields are allowed, some attributes are ignored."""
     for component in components.values():
-        component["additionalProperties"] = True
+        # Some types do forbid them.
+        component.setdefault("additionalProperties", True)
         for name, words in _IGNORED.items():
             if component["properties"].get(name) == {}:
                 component["properties"][name] = {"description": words}
@@ -194,7 +215,7 @@ def _described(components: dict[str, Any]) -> dict[str, Any]:
 def asyncapi() -> Json:
     """The AsyncAPI 3.0 document, with the topics' default names."""
     topics = KafkaSettings()
-    types = [UsedEvent, StageEvent, UseData, StageData]
+    types = [UsedEvent, StageEvent, UseData, StageData, ChangedEvent]
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = {
         **_described(components),
@@ -255,6 +276,12 @@ def asyncapi() -> Json:
             "payload": {"description": "Any bytes, for what was refused need not be JSON."},
             "bindings": {"kafka": {"key": {"type": ["string", "null"]}, "bindingVersion": "0.5.0"}},
         },
+        "catalogueChanged": _message(
+            "What became true of an agency or a service, structured mode",
+            STRUCTURED_CONTENT_TYPE,
+            ("StructuredHeaders", "ChangedEvent"),
+            [("catalogue.changed.v1", {"payload": EXAMPLES["catalogue.changed.v1.json"]})],
+        ),
         "disposition": {
             "title": "What was done with a dead letter",
             "summary": (
@@ -267,7 +294,7 @@ def asyncapi() -> Json:
             "bindings": {"kafka": {"key": {"type": "null"}, "bindingVersion": "0.5.0"}},
         },
     }
-    refused = ("deadLetter", "disposition")
+    refused, changed = ("deadLetter", "disposition"), ("catalogueChanged",)
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -284,8 +311,14 @@ def asyncapi() -> Json:
             "usageEvents": {
                 "address": topics.events_topic,
                 "description": "What agencies send. The key is free; the event's id spreads the load evenly.",
-                "messages": {name: _ref("messages", name) for name in messages if name not in refused},
+                "messages": {name: _ref("messages", name) for name in messages if name not in refused + changed},
                 "bindings": {"kafka": {"topic": topics.events_topic, "bindingVersion": "0.5.0"}},
+            },
+            "catalogueChanges": {
+                "address": topics.catalogue_topic,
+                "description": "What is said of agencies and services, in one partition, kept for ever.",
+                "messages": {name: _ref("messages", name) for name in changed},
+                "bindings": {"kafka": {"topic": topics.catalogue_topic, "partitions": 1, "bindingVersion": "0.5.0"}},
             },
             "usageRejected": {
                 "address": topics.rejected_topic,
@@ -295,6 +328,11 @@ def asyncapi() -> Json:
             },
         },
         "operations": {
+            "receiveCatalogue": {
+                "action": "receive",
+                "summary": "The pipeline keeps the history of agencies and services.",
+                "channel": {"$ref": "#/channels/catalogueChanges"},
+            },
             "receiveUsage": {
                 "action": "receive",
                 "summary": "The pipeline counts the events that agencies send.",

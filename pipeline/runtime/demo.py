@@ -23,13 +23,15 @@ from typing import Any
 
 import msgspec
 
-from pipeline.catalogue import Catalogue
+from pipeline.catalogue import Catalogue, demonstration_catalogue
+from pipeline.catalogue.demonstration import demonstration_history
 from pipeline.contract.reasons import Reason
 from pipeline.emitter import Emitter
 from pipeline.errors import StoreError, XidmetError
 from pipeline.generator import Generator
 from pipeline.generator.spoiled import spoiled
 from pipeline.runtime.broker import EmbeddedBroker
+from pipeline.runtime.catalogue_log import say
 from pipeline.runtime.endpoint import WorkerClient, find_endpoint
 from pipeline.settings import Settings, as_flags
 from sinks.clickhouse.audit import audit
@@ -130,6 +132,16 @@ class Demo:
             raise StoreError(f"the worker is gone; the end of its log: {self._log_tail()}")
         self.url = endpoint.url
         return WorkerClient(endpoint)
+
+    def tell_history(self) -> None:
+        """Say the history of the demonstration catalogue, if that is the catalogue.
+
+        Raises:
+            BrokerError: the broker refuses.
+        """
+        if self._catalogue == demonstration_catalogue():
+            kafka = msgspec.structs.replace(self._settings.kafka, bootstrap=self.bootstrap)
+            say(kafka, demonstration_history())
 
     def emit(self, stop: threading.Event, seconds: float | None) -> None:
         """Send events at the rate until ``stop`` is set or the seconds are over.

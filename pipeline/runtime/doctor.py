@@ -37,6 +37,7 @@ def examine(settings: Settings) -> list[Check]:
         ("catalogue", lambda: _catalogue(settings)),
         ("kafka", lambda: _topic(settings, settings.kafka.events_topic)),
         ("dead letters", lambda: _topic(settings, settings.kafka.rejected_topic)),
+        ("catalogue changes", lambda: _topic(settings, settings.kafka.catalogue_topic)),
         ("clickhouse", lambda: _clickhouse(settings)),
         ("schema", lambda: _schema(settings)),
         ("clock", lambda: _clock(settings)),

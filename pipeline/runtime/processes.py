@@ -18,6 +18,7 @@ import msgspec
 from pipeline.catalogue import load_catalogue
 from pipeline.errors import BrokerError, SettingsError
 from pipeline.runtime.auditing import audit_into
+from pipeline.runtime.catalogue_keeper import CatalogueKeeper
 from pipeline.runtime.joint import Joint
 from pipeline.runtime.member import Message
 from pipeline.runtime.periods import Marks, PeriodKeeper, kinds_of
@@ -76,7 +77,13 @@ class _Parent:
             loop.add_signal_handler(number, self._supervisor.stop)
         duties = [
             asyncio.create_task(self._watched(duty))
-            for duty in (self._joint.look(), self._keep_periods(), self._audit(), self._count_partitions())
+            for duty in (
+                self._joint.look(),
+                self._keep_periods(),
+                self._keep_catalogue(),
+                self._audit(),
+                self._count_partitions(),
+            )
         ]
         code = 1
         try:
@@ -117,14 +124,28 @@ class _Parent:
         keeper = PeriodKeeper(self._settings, self._marks, self._metrics)
         with ThreadPoolExecutor(1, thread_name_prefix="periods") as thread:
             try:
-                # What the schema is, the processes find out.
-                while not (await self._joint.status())["assigned"]:  # noqa: ASYNC110 - it is the others that know
-                    await asyncio.sleep(1.0)
+                await self._assigned()
                 while True:  # noqa: ASYNC110 - the pause is not for waiting
                     await asyncio.sleep(await loop.run_in_executor(thread, keeper.step))
             finally:
                 keeper.stop()
                 await loop.run_in_executor(thread, keeper.close)
+
+    async def _keep_catalogue(self) -> None:
+        loop = asyncio.get_running_loop()
+        keeper = CatalogueKeeper(self._settings, self._metrics)
+        with ThreadPoolExecutor(1, thread_name_prefix="catalogue") as thread:
+            try:
+                await self._assigned()
+                while True:  # noqa: ASYNC110 - the pause is not for waiting
+                    await asyncio.sleep(await loop.run_in_executor(thread, keeper.step))
+            finally:
+                await loop.run_in_executor(thread, keeper.close)
+
+    async def _assigned(self) -> None:
+        """Wait for the processes to work: what the schema is, they find out."""
+        while not (await self._joint.status())["assigned"]:  # noqa: ASYNC110 - it is the others that know
+            await asyncio.sleep(1.0)
 
     async def _audit(self) -> None:
         while True:

@@ -25,6 +25,7 @@ SHARDING_KEYS: Final = {
     "days": "cityHash64(zone, day)",
     # Small, and read as a whole: all on the first shard.
     "catalogues": "0",
+    "catalogue_changes": "0",
     "epochs": "0",
     "rules": "0",
     "beginnings": "0",

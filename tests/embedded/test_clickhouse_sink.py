@@ -10,6 +10,7 @@ from pipeline.runtime.rebuild import open_for_writing
 from pipeline.settings import ClickHouseSettings, Settings
 from sinks.clickhouse.client import parse_url
 from tests.support.sink_suite.audit import TestAudit
+from tests.support.sink_suite.catalogue_history import TestCatalogueHistory
 from tests.support.sink_suite.client import TestClient
 from tests.support.sink_suite.columns import TestColumns
 from tests.support.sink_suite.data import connected, migrated
@@ -30,6 +31,7 @@ from tests.support.sink_suite.writer import TestWriter
 
 __all__ = [
     "TestAudit",
+    "TestCatalogueHistory",
     "TestCatalogues",
     "TestClient",
     "TestColumns",

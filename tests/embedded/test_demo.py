@@ -236,6 +236,18 @@ def test_another_process_queries_while_the_worker_has_the_database_open(running:
     assert json.loads(later.stdout)[0]["n"] >= counted
 
 
+def test_the_history_of_the_catalogue_is_told(running: Running) -> None:
+    sql = "SELECT sum(services_digitised) AS digitised, sum(services_registered) AS registered"
+    sql += " FROM coverage_at(at = '2013-07-15')"
+
+    def told() -> bool:
+        done = xidmet(running.directory, "--set", running.store, "query", "--json", sql)
+        assert done.returncode == 0, done.stderr
+        return bool(json.loads(done.stdout) == [{"digitised": 225, "registered": 417}])
+
+    wait_until(told, 60, "the history in ClickHouse", every=0.5)
+
+
 def test_top_ranks_the_agencies(running: Running) -> None:
     done = xidmet(running.directory, "--set", running.store, "top", "--json", "--period", "1h", "--limit", "3")
     assert done.returncode == 0, done.stderr

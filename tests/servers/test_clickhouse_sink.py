@@ -20,6 +20,7 @@ from tests.support import ClickHouseServer
 from tests.support.pipeline_run import ROOT
 from tests.support.ports import free_port
 from tests.support.sink_suite.audit import TestAudit
+from tests.support.sink_suite.catalogue_history import TestCatalogueHistory
 from tests.support.sink_suite.client import TestClient
 from tests.support.sink_suite.columns import TestColumns
 from tests.support.sink_suite.data import connected, rows
@@ -40,6 +41,7 @@ from tests.support.sink_suite.writer import TestWriter
 
 __all__ = [
     "TestAudit",
+    "TestCatalogueHistory",
     "TestCatalogues",
     "TestClient",
     "TestColumns",

@@ -40,6 +40,7 @@ class PipelineRun:
             "kafka.group": f"group-{name}",
             "kafka.events_topic": f"usage.events-{name}",
             "kafka.rejected_topic": f"usage.rejected-{name}",
+            "kafka.catalogue_topic": f"catalogue.changes-{name}",
             "kafka.session_timeout_seconds": 6,
             "clickhouse.url": clickhouse_url,
             "clickhouse.retry_seconds": 0.2,

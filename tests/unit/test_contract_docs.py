@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
 from pipeline.catalogue import demonstration_catalogue
+from pipeline.catalogue.changes import CHANGED_TYPE, Logged, Unreadable, read_change
 from pipeline.contract.checks import check
 from pipeline.contract.columns import EventColumns, to_columns
 from pipeline.contract.decode import Decoded, decode
@@ -161,7 +162,8 @@ def test_examples_of_one_type_are_not_valid_as_the_other(kind: str) -> None:
 
 def test_all_examples_pass_the_checks_too() -> None:
     values, headers = [], []
-    for name, content in EXAMPLES.items():
+    usage = {name: content for name, content in EXAMPLES.items() if not name.startswith("catalogue.")}
+    for name, content in usage.items():
         binary = name.startswith("binary.")
         values.append(json.dumps(content["value"] if binary else content).encode())
         headers.append([(key, text.encode()) for key, text in content["headers"].items()] if binary else [])
@@ -342,6 +344,20 @@ def references(node: Any) -> list[str]:
     return [found for value in node for found in references(value)] if isinstance(node, list) else []
 
 
+def test_the_example_of_a_catalogue_change_is_valid_and_read() -> None:
+    event = EXAMPLES["catalogue.changed.v1.json"]
+    validator = Draft202012Validator(event_schema(CHANGED_TYPE), format_checker=FORMATS)
+    validator.validate(event)
+    read = read_change(json.dumps(event).encode(), 0, 0)
+    assert isinstance(read, Logged)
+    assert read.change.key == ("mlspp", "disability-allowance-granting", "registered", date(2013, 7, 1))
+    for field in ("change", "agency", "valid_from", "name"):
+        without = copy.deepcopy(event)
+        del without["data"][field]
+        assert not validator.is_valid(without)
+        assert isinstance(read_change(json.dumps(without).encode(), 0, 0), Unreadable)
+
+
 def test_all_references_of_the_asyncapi_document_lead_somewhere() -> None:
     found = references(ASYNCAPI)
     assert found
@@ -351,11 +367,15 @@ def test_all_references_of_the_asyncapi_document_lead_somewhere() -> None:
             node = node[step]
 
 
-def test_the_asyncapi_document_names_both_topics_and_the_three_modes() -> None:
+def test_the_asyncapi_document_names_the_topics_and_the_three_modes() -> None:
     assert ASYNCAPI["asyncapi"] == "3.0.0"
     channels = ASYNCAPI["channels"]
     topics = KafkaSettings()
-    assert {channel["address"] for channel in channels.values()} == {topics.events_topic, topics.rejected_topic}
+    assert {channel["address"] for channel in channels.values()} == {
+        topics.events_topic,
+        topics.rejected_topic,
+        topics.catalogue_topic,
+    }
     sent = [ASYNCAPI["components"]["messages"][name] for name in channels["usageEvents"]["messages"]]
     assert {message["contentType"] for message in sent} == {
         "application/cloudevents+json",

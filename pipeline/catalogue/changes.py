@@ -1,0 +1,180 @@
+"""Changes of the catalogue as events: what became true of an agency or of one of its services, and from which day on.
+
+A change is a CloudEvent of its own type on its own topic (``kafka.catalogue_topic``). What it says is named by agency,
+service, kind of change and day: said again later in the log, it replaces what was said before; said again with
+``void``, it takes it back. So a wrong date is mended by voiding it and stating the right one, and the log keeps both.
+"""
+
+from collections.abc import Iterable
+from datetime import date as Date
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from pipeline.catalogue.model import Code, Names
+from pipeline.contract.decode import FAULTS
+from pipeline.contract.events import EventId, EventTime, Source, SpecVersion
+
+CHANGED_TYPE: Final = "xidmet.catalogue.changed.v1"
+
+ValidFrom = Annotated[Date, Meta(description="The first day on which it is so, in the time zone of the statistics.")]
+Void = Annotated[bool, Meta(description="True takes back what was said of this day before.")]
+ServiceOrAgency = Annotated[
+    str | None,
+    Meta(description="Catalogue code of the service; none, if the agency itself is meant."),
+]
+Days = Annotated[int, Meta(ge=1, le=3_650)]
+Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+
+
+class Change(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="change"):
+    """What all changes have. Not used by itself."""
+
+    agency: Code
+    service: Code | None = None
+    valid_from: ValidFrom
+    void: Void = False
+
+    @property
+    def kind(self) -> str:
+        """The word that stands for the kind of change."""
+        return str(type(self).__struct_config__.tag)
+
+    @property
+    def key(self) -> "Key":
+        """What it is about: of two changes of one key the later in the log holds."""
+        return (self.agency, self.service or "", self.kind, self.valid_from)
+
+
+Key = tuple[str, str, str, Date]
+"""Agency, service (empty for the agency itself), kind, day."""
+
+
+class Registered(Change, frozen=True, kw_only=True, tag="registered"):
+    """The agency or service is on the approved list."""
+
+    name: Names
+
+
+class Renamed(Change, frozen=True, kw_only=True, tag="renamed"):
+    """It has another name; its code stays."""
+
+    name: Names
+
+
+class Digitised(Change, frozen=True, kw_only=True, tag="digitised"):
+    """The service can be used electronically."""
+
+    service: Code
+
+
+class Moved(Change, frozen=True, kw_only=True, tag="moved"):
+    """The service runs elsewhere."""
+
+    service: Code
+    hosting: Annotated[Literal["government_cloud", "own"], Meta(description="Where it runs from that day on.")]
+
+
+class Promised(Change, frozen=True, kw_only=True, tag="promised"):
+    """What the service is held to. All that is left out is not promised any more."""
+
+    service: Code
+    days: Annotated[Days | None, Meta(description="Calendar days from an application to its answer.")] = None
+    p95_ms: Annotated[Milliseconds | None, Meta(description="95 of 100 uses are answered within so long.")] = None
+    success_share: Annotated[
+        Share | None, Meta(description="Of its uses, the least share that may end other than by a failure.")
+    ] = None
+
+
+class Merged(Change, frozen=True, kw_only=True, tag="merged"):
+    """It went into another one, which is counted from then on."""
+
+    into_agency: Code
+    into_service: Code | None = None
+
+
+class Withdrawn(Change, frozen=True, kw_only=True, tag="withdrawn"):
+    """It is no longer offered."""
+
+
+AnyChange = Registered | Renamed | Digitised | Moved | Promised | Merged | Withdrawn
+KINDS: Final = ("registered", "renamed", "digitised", "moved", "promised", "merged", "withdrawn")
+"""All kinds of changes, in the order in which those of one day take effect."""
+
+
+class ChangedEvent(Struct, frozen=True, kw_only=True, tag_field="type", tag=CHANGED_TYPE):
+    """CloudEvents 1.0 envelope of a change."""
+
+    specversion: SpecVersion
+    id: EventId
+    source: Source
+    time: EventTime
+    data: AnyChange
+    subject: Any | UnsetType = UNSET
+    datacontenttype: Any | UnsetType = UNSET
+    dataschema: Any | UnsetType = UNSET
+
+
+class Logged(Struct, frozen=True):
+    """A change with its place in the log. ``recorded_ms`` is the time stamp of its message, Unix milliseconds."""
+
+    change: AnyChange
+    offset: int
+    recorded_ms: int
+    event_id: str
+    source: str
+
+
+class Unreadable(Struct, frozen=True):
+    """A message on the topic that is no change, or one that contradicts itself. It has no effect."""
+
+    offset: int
+    words: str
+
+
+# What ClickHouse's type Date can hold, and a year less.
+_FIRST_DAY: Final = Date(1970, 1, 2)
+_LAST_DAY: Final = Date(2148, 12, 31)
+_DECODER: Final = msgspec.json.Decoder(ChangedEvent)
+
+
+def read_change(value: bytes | None, offset: int, recorded_ms: int) -> Logged | Unreadable:
+    """Decode a message of the topic, structured mode; never raises for what it holds."""
+    try:
+        event = _DECODER.decode(value or b"")
+    except FAULTS as error:
+        return Unreadable(offset, f"{error or type(error).__name__}")
+    if words := fault_of(event.data):
+        return Unreadable(offset, words)
+    return Logged(event.data, offset, recorded_ms, event.id, event.source)
+
+
+def fault_of(change: AnyChange) -> str:
+    """What is wrong with a change by itself, in words; empty if nothing is."""
+    if not _FIRST_DAY <= change.valid_from <= _LAST_DAY:
+        return f"valid_from must be from {_FIRST_DAY} to {_LAST_DAY}"
+    if isinstance(change, Merged):
+        if (change.service is None) != (change.into_service is None):
+            return "merged: an agency goes into an agency, a service into a service; name into_service for the latter"
+        if (change.into_agency, change.into_service) == (change.agency, change.service):
+            return "merged: it cannot go into itself"
+    if isinstance(change, Promised) and not change.void and not (change.days or change.p95_ms or change.success_share):
+        return "promised: name at least one of days, p95_ms and success_share; to take a promise back, void it"
+    return ""
+
+
+def in_force(log: Iterable[Logged]) -> list[AnyChange]:
+    """What holds of all that was said, void or replaced statements left out, by day and then as :data:`KINDS` has it.
+
+    Args:
+        log: in the order of the log.
+    """
+    last = {logged.change.key: logged.change for logged in log}
+    return sorted((change for change in last.values() if not change.void), key=order)
+
+
+def order(change: AnyChange) -> tuple[Date, int, str, str]:
+    """By which changes take effect."""
+    return change.valid_from, KINDS.index(change.kind), change.agency, change.service or ""

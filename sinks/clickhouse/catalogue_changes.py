@@ -1,0 +1,56 @@
+"""What was said about the catalogue, as rows. A row may be written again, in any order, by several workers."""
+
+from collections.abc import Sequence
+from datetime import date as Date
+from typing import Final
+
+from pipeline.catalogue.changes import AnyChange, Logged, Merged, Moved, Promised, Registered, Renamed
+from sinks.clickhouse.client import Client, Column
+
+_EPOCH: Final = Date(1970, 1, 1)
+
+
+def store_changes(client: Client, topic_id: str, log: Sequence[Logged]) -> None:
+    """Write changes that stand on the topic of this id.
+
+    Raises:
+        StoreError: ClickHouse is away or refuses.
+    """
+    if not log:
+        return
+    changes: list[AnyChange] = [logged.change for logged in log]
+    names = [change.name if isinstance(change, Registered | Renamed) else None for change in changes]
+    promised = [change if isinstance(change, Promised) else None for change in changes]
+    merged = [change if isinstance(change, Merged) else None for change in changes]
+    client.insert(
+        "catalogue_changes",
+        [
+            Column("agency", "String", [change.agency for change in changes]),
+            Column("service", "String", [change.service or "" for change in changes]),
+            Column("change", "String", [change.kind for change in changes]),
+            Column("valid_from_day", "UInt16", [(change.valid_from - _EPOCH).days for change in changes]),
+            Column("void", "UInt8", [int(change.void) for change in changes]),
+            Column("name_az", "String", [name.az if name else "" for name in names]),
+            Column("name_en", "String", [name.en if name else "" for name in names]),
+            Column("name_ru", "String", [name.ru if name else "" for name in names]),
+            Column(
+                "hosting",
+                "String",
+                [change.hosting if isinstance(change, Moved) else "" for change in changes],
+            ),
+            Column("days", "UInt16", [(one.days or 0) if one else 0 for one in promised]),
+            Column("p95_ms", "UInt32", [(one.p95_ms or 0) if one else 0 for one in promised]),
+            Column(
+                "success_millionths",
+                "UInt32",
+                [round((one.success_share or 0) * 1e6) if one else 0 for one in promised],
+            ),
+            Column("into_agency", "String", [one.into_agency if one else "" for one in merged]),
+            Column("into_service", "String", [(one.into_service or "") if one else "" for one in merged]),
+            Column("event_id", "String", [logged.event_id for logged in log]),
+            Column("source", "String", [logged.source for logged in log]),
+            Column("recorded_ms", "Int64", [logged.recorded_ms for logged in log]),
+            Column("topic_id", "String", [topic_id] * len(log)),
+            Column("offset", "UInt64", [logged.offset for logged in log]),
+        ],
+    )

@@ -41,6 +41,7 @@ _CREATE: Final = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _ALTER: Final = re.compile(r"ALTER TABLE (?P<name>\w+)(?P<rest>.*)", re.DOTALL)
+_DROP: Final = re.compile(r"^DROP TABLE IF EXISTS (?P<name>\w+)(?P<rest>.*)", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Shards:
 
     def statements(self, statement: str) -> Iterator[str]:
         """What a statement of a migration is on each of the servers. Can be run twice if that can."""
-        create, alter = _CREATE.search(statement), _ALTER.search(statement)
+        create, alter, drop = (pattern.search(statement) for pattern in (_CREATE, _ALTER, _DROP))
         if create:
             name, columns = create["name"], create["columns"]
             yield f"CREATE TABLE IF NOT EXISTS {name}{LOCAL}\n{columns}\nENGINE = {create['engine']}{create['rest']}"
@@ -63,6 +64,10 @@ class Shards:
             yield f"ALTER TABLE {alter['name']}{LOCAL}{alter['rest']}"
             # A Distributed table has no sorting key.
             yield f"ALTER TABLE {alter['name']}{alter['rest'].partition('MODIFY ORDER BY')[0].rstrip().rstrip(',')}"
+        elif drop:
+            # What reads first, then what it reads from.
+            yield f"DROP TABLE IF EXISTS {drop['name']}{drop['rest']}"
+            yield f"DROP TABLE IF EXISTS {drop['name']}{LOCAL}{drop['rest']}"
         else:
             yield statement
 

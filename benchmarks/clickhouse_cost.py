@@ -156,7 +156,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                     }
                     with database(on, name, [word for word in variant.split("; ") if word], **common) as run:
                         server = cpu_seconds(on.pids()["clickhouse"])
-                        found = eat(on, run, options.events, int(run.flags["worker.processes"]))
+                        found = eat(on, run, options.events, run.settings.worker.processes)
                         settle(on.clickhouse)
                         found["clickhouse, settled"] = cpu_seconds(on.pids()["clickhouse"]) - server
                         found |= logged(on.clickhouse, name)

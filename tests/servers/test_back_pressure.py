@@ -339,8 +339,8 @@ def test_a_clickhouse_with_too_many_parts_is_waited_for_and_nothing_is_lost(
     database = pipeline.flags["clickhouse.url"].rpartition("/")[2]
     tables = [f"{database}.{table}" for table in ("ledger", "coordinates", "minutes", "receipts")]
     for table, most in zip(tables, (40, 200, 20, 200), strict=True):
-        # Minutes are refused first, and the ledger later: by the flush that is tried again. Both limits are above the ten
-        # parts of one size (merge_selector_base) that ClickHouse waits for before it merges.
+        # Minutes are refused first, and the ledger later: by the flush that is tried again. Both limits are above
+        # the ten parts of one size (merge_selector_base) that ClickHouse waits for before it merges.
         clickhouse_server.execute(
             f"ALTER TABLE {table} MODIFY SETTING parts_to_delay_insert = 100, parts_to_throw_insert = {most}"
         )

@@ -41,7 +41,7 @@ from streams.topics import create_topics
 BATCH = 100
 DEFAULT_EVENTS = WorkerSettings().max_pending_events
 BOUNDS = {
-    "a tenth": ["worker.max_pending_events=25000", "worker.max_pending_bytes=26843545"],
+    "a tenth": ["worker.max_pending_events=40000", "worker.max_pending_bytes=26843545"],
     "default": [],
     "none": ["worker.max_pending_events=1000000000", "worker.max_pending_bytes=1000000000000"],
 }

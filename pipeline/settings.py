@@ -73,8 +73,8 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     processes: Positive = 1
     flush_seconds: FlushSeconds = 0.5
-    flush_events: Positive = 100_000
-    max_pending_events: Positive = 250_000
+    flush_events: Positive = 200_000
+    max_pending_events: Positive = 400_000
     max_pending_bytes: Positive = 268_435_456
     unready_seconds: Seconds = 30.0
     stuck_seconds: Seconds = 90.0

@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 # Of worker.max_pending_bytes, this part waits for a flush at most, so that folding can go on while it is written.
 _FLUSH_SHARE = 4
+# While a backlog is eaten, what was folded waits so long at most for a larger flush, which spares ClickHouse merges.
+_BACKLOG_SECONDS = 2.0
 # The bounds are looked at after each piece: a batch is as large as a fetch, and larger by far if it was compressed.
 _PIECE_BYTES = 1 << 20
 # Shorter back-pressure is the usual pace of a busy worker and nothing to log.
@@ -55,6 +57,8 @@ class _Partition:
     high_water_mark: int
     # When the durable offset moved last, on the monotonic clock; at first when the partition was assigned.
     moved_at: float
+    # Offset up to which the fold was taken for a flush.
+    taken: int
     durable: int | None = None
     # Size of what the fold holds and was not taken for a flush yet.
     pending_bytes: int = 0
@@ -96,6 +100,8 @@ class Ingest:
         self._generation = 0
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
+        # Whether worker.flush_seconds are over, and only a backlog puts the flush off.
+        self._overdue = False
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._flushing = asyncio.Lock()
@@ -134,7 +140,7 @@ class Ingest:
                 self._known.by_text,
                 self._profiles,
             )
-            self._partitions[tp] = _Partition(fold, point.start, point.start, self._clock())
+            self._partitions[tp] = _Partition(fold, point.start, point.start, self._clock(), point.start)
         self._written.set()
         logger.info(
             "partitions assigned",
@@ -230,12 +236,23 @@ class Ingest:
 
     def _want_flush(self) -> None:
         self._tell_pending()
-        settings = self._settings
+        settings, partitions = self._settings, self._partitions.values()
+        # Without the flush under way: else the next one would begin as soon as it ends, with whatever is there by then.
         if (
-            self.pending_events >= settings.flush_events
-            or self.pending_bytes * _FLUSH_SHARE >= settings.max_pending_bytes
+            sum(item.fold.pending_events for item in partitions) >= settings.flush_events
+            or sum(item.pending_bytes for item in partitions) * _FLUSH_SHARE >= settings.max_pending_bytes
+            or (self._overdue and not self._backlog())
         ):
             self._wanted.set()
+
+    def _backlog(self) -> bool:
+        """Whether at least as many records are to be folded as were since the last flush.
+
+        Then what was folded is not what anybody waits for, and a larger flush costs ClickHouse less.
+        """
+        partitions = self._partitions.values()
+        waiting = sum(item.fold.next_offset - item.taken for item in partitions)
+        return 0 < waiting <= sum(item.high_water_mark - item.fold.next_offset for item in partitions)
 
     async def _hold(self) -> None:
         """Wait until enough is written, or the partitions are assigned anew."""
@@ -300,12 +317,22 @@ class Ingest:
     async def run(self) -> None:
         """Flush whenever it is due, but not more often than ClickHouse can merge, until :meth:`stop`."""
         while not self._stopping:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), self._settings.flush_seconds)
-            self._wanted.clear()
+            await self._due()
             began = self._clock()
             await self.flush()
             await asyncio.sleep(max(0.0, began + FLUSHES_APART_SECONDS - self._clock()))
+
+    async def _due(self) -> None:
+        """Wait until enough waits for a flush, or until time is up, which a backlog puts off."""
+        for _ in range(max(1, round(_BACKLOG_SECONDS / self._settings.flush_seconds))):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), self._settings.flush_seconds)
+                break
+            if not self._backlog():
+                break
+            self._overdue = True
+        self._overdue = False
+        self._wanted.clear()
 
     async def flush(self) -> None:
         """Write what was folded since the last flush; returns when it is durable or no longer this worker's.
@@ -326,6 +353,7 @@ class Ingest:
             flush.extend(partition.fold.take())
             taken_bytes += partition.pending_bytes
             partition.pending_bytes = 0
+            partition.taken = partition.fold.next_offset
         if not flush:
             return
         self._in_flight, self._in_flight_bytes = flush.events, taken_bytes

@@ -56,12 +56,15 @@ class Stage:
 
 
 @contextmanager
-def stage(parent: Path | None = None) -> Iterator[Stage]:
-    """Start both servers on data below ``parent`` (the system's temporary directory if None); remove it at the end."""
+def stage(parent: Path | None = None, further_config: str = "") -> Iterator[Stage]:
+    """Start both servers on data below ``parent`` (the system's temporary directory if None); remove it at the end.
+
+    ``further_config`` is XML for ClickHouse's configuration, beside what makes it keep ``part_log``.
+    """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xidmet-bench-", dir=parent)))
         kafka = KafkaServer(directory / "kafka", {"log.retention.ms": "-1", "log.segment.bytes": str(64 << 20)})
-        clickhouse = ClickHouseServer(directory / "clickhouse", further_config=_PART_LOG)
+        clickhouse = ClickHouseServer(directory / "clickhouse", further_config=_PART_LOG + further_config)
         yield Stage(stack.enter_context(kafka), stack.enter_context(clickhouse), directory)
 
 

@@ -62,8 +62,10 @@ class Shards:
             yield f"CREATE TABLE IF NOT EXISTS {name}\n{columns}\nENGINE = Distributed({place})\nCOMMENT {words}"
         elif alter:
             yield f"ALTER TABLE {alter['name']}{LOCAL}{alter['rest']}"
-            # A Distributed table has no sorting key.
-            yield f"ALTER TABLE {alter['name']}{alter['rest'].partition('MODIFY ORDER BY')[0].rstrip().rstrip(',')}"
+            # A Distributed table has no sorting key, and no parts to be merged.
+            rest = re.split("MODIFY ORDER BY|MODIFY SETTING", alter["rest"])[0].rstrip().rstrip(",")
+            if rest:
+                yield f"ALTER TABLE {alter['name']}{rest}"
         elif drop:
             # What reads first, then what it reads from.
             yield f"DROP TABLE IF EXISTS {drop['name']}{drop['rest']}"

@@ -338,8 +338,9 @@ def test_a_clickhouse_with_too_many_parts_is_waited_for_and_nothing_is_lost(
     pipeline.flags |= {"worker.flush_seconds": 0.05, "worker.flush_events": 1, "worker.unready_seconds": 1}
     database = pipeline.flags["clickhouse.url"].rpartition("/")[2]
     tables = [f"{database}.{table}" for table in ("ledger", "coordinates", "minutes", "receipts")]
-    for table, most in zip(tables, (12, 200, 6, 200), strict=True):
-        # Minutes are refused first, and the ledger later: by the flush that is tried again.
+    for table, most in zip(tables, (40, 200, 20, 200), strict=True):
+        # Minutes are refused first, and the ledger later: by the flush that is tried again. Both limits are above
+        # the ten parts of one size (merge_selector_base) that ClickHouse waits for before it merges.
         clickhouse_server.execute(
             f"ALTER TABLE {table} MODIFY SETTING parts_to_delay_insert = 100, parts_to_throw_insert = {most}"
         )

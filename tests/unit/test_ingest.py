@@ -216,6 +216,78 @@ async def test_flushes_begin_apart_however_few_events_are_wanted_in_one() -> Non
     assert min(later - earlier for earlier, later in pairwise(began)) > FLUSHES_APART_SECONDS / 2
 
 
+def of_backlog(start: int, stop: int, high_water_mark: int) -> Any:
+    return replace(batch(start, stop), high_water_mark=high_water_mark)
+
+
+async def test_a_backlog_puts_a_flush_off_until_it_is_eaten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.ingest._BACKLOG_SECONDS", 3_600.0)
+    sink = FakeSink()
+    ingest = ingest_of(sink, flush_seconds=FLUSHES_APART_SECONDS)
+    running = asyncio.create_task(ingest.run())
+    await ingest.load({TP0: 0})
+    await ingest.add(of_backlog(0, 4, 9))
+    await eventually(lambda: ingest._overdue)
+    assert sink.tries == []
+    # Now two are left and seven wait: the next ones may be what somebody waits for.
+    await ingest.add(of_backlog(4, 7, 9))
+    await eventually(lambda: len(sink.store.ledger) == 7)
+    assert len(sink.tries) == 1
+    await ingest.stop()
+    await running
+
+
+async def test_a_flush_is_put_off_for_a_while_only() -> None:
+    """A partition whose log goes on for hours must not keep the others' events from being seen."""
+    sink = FakeSink()
+    ingest = ingest_of(sink, flush_seconds=0.5)
+    running = asyncio.create_task(ingest.run())
+    await ingest.load({TP0: 0})
+    await ingest.add(of_backlog(0, 4, 1_000_000))
+    await eventually(lambda: len(sink.store.ledger) == 4)
+    await ingest.stop()
+    await running
+
+
+async def test_a_backlog_is_written_when_enough_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.ingest._BACKLOG_SECONDS", 3_600.0)
+    sink = FakeSink()
+    ingest = ingest_of(sink, flush_seconds=FLUSHES_APART_SECONDS, flush_events=6)
+    running = asyncio.create_task(ingest.run())
+    await ingest.load({TP0: 0})
+    await ingest.add(of_backlog(0, 4, 1_000_000))
+    await eventually(lambda: ingest._overdue)
+    await ingest.add(of_backlog(4, 6, 1_000_000))
+    await eventually(lambda: len(sink.store.ledger) == 6)
+    await ingest.stop()
+    await running
+
+
+async def test_what_is_being_written_does_not_count_for_the_next_flush() -> None:
+    """Else each flush begins as the one before ends, with what came in between: small parts, and ever smaller ones."""
+    sink = FakeSink(gate=threading.Event())
+    ingest = ingest_of(sink, flush_events=5)
+    running = asyncio.create_task(ingest.run())
+    await ingest.load({TP0: 0})
+    await ingest.add(batch(0, 6))
+    await eventually(lambda: sink.tries)
+    await ingest.add(batch(6, 9))
+    assert not ingest._wanted.is_set()
+    await ingest.add(batch(9, 11))
+    assert ingest._wanted.is_set()
+    assert sink.gate is not None
+    sink.gate.set()
+    await eventually(lambda: len(sink.store.ledger) == 11)
+    assert len(sink.tries) == 2
+    await ingest.stop()
+    await running
+
+
+def test_by_default_a_flush_can_be_folded_while_another_one_is_written() -> None:
+    settings = WorkerSettings()
+    assert settings.max_pending_events >= 2 * settings.flush_events
+
+
 async def test_records_that_were_missed_are_fetched_again_and_repeated_ones_dropped() -> None:
     seeks: list[tuple[TP, int]] = []
     ingest = ingest_of(FakeSink(), seeks)

@@ -59,8 +59,11 @@ USES = "SELECT agency, sum(uses) AS n, sum(duration_ms_sum) AS ms FROM usage GRO
 
 
 def shapes(client: Client) -> list[tuple[str, ...]]:
-    """Columns and keys of everything."""
-    tables = "SELECT name, engine, sorting_key, '' FROM system.tables WHERE database = currentDatabase()"
+    """Columns, keys and settings of everything."""
+    tables = (
+        "SELECT name, engine, sorting_key, extract(engine_full, 'SETTINGS .*') FROM system.tables"
+        " WHERE database = currentDatabase()"
+    )
     columns = "SELECT table, name, type, default_kind FROM system.columns WHERE database = currentDatabase()"
     return sorted(client.query(f"{tables} UNION ALL {columns}").rows)
 
@@ -152,6 +155,14 @@ class TestMigrations:
             with connected(store) as client:
                 require_schema(client, store)
                 assert shapes(client) == whole, f"after statement {step}"
+
+    def test_large_tables_are_merged_less_often(self, store: ClickHouseSettings) -> None:
+        with migrated(store) as client:
+            rows = client.query(
+                "SELECT name FROM system.tables WHERE database = currentDatabase()"
+                " AND engine_full LIKE '%merge_selector_base = 10%' ORDER BY name"
+            ).rows
+        assert rows == [("coordinates",), ("ledger",), ("minutes",)]
 
     def test_minutes_of_the_time_before_dimensions_go_on(
         self, store: ClickHouseSettings, monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,8 @@ LATEST_MS: Final = 4_102_444_800_000
 
 _DAY_MS: Final = 86_400_000
 # A column of pseudonyms, joined by line breaks, in one pass. A lower-case letter in each keeps out IBANs and numbers.
-_PLAIN_PSEUDONYMS: Final = re.compile(rf"(?:(?:(?=[^\n]*[a-z]){PSEUDONYM_PATTERN[1:-1]})?\n)*")
+# What a run of letters took is never given back (*+, }+).
+_PLAIN_PSEUDONYMS: Final = re.compile(rf"(?:(?:(?=[^a-z\n]*+[a-z]){PSEUDONYM_PATTERN[1:-1]}+)?\n)*")
 
 # A code that is no identifier, so that they need not be looked for one by one: it has a mark that none of them has, or
 # a hyphen and a letter, which only documents have, and is no document.
@@ -83,11 +84,11 @@ def _check_ids(columns: EventColumns, faults: dict[int, Fault]) -> None:
 
 def _check_applications(columns: EventColumns, faults: dict[int, Fault]) -> None:
     stages = columns.text("stage")
-    if any(stages.words[code] for code in set(stages.codes.tolist())):
-        for place, (stage, application) in enumerate(zip(stages, columns.application, strict=True)):
-            if stage and not application and place not in faults:
-                faults[place] = Reason.INVALID_DATA, "data.application is empty"
-    if any(columns.application):
+    is_stage = np.array([bool(word) for word in stages.words], dtype=np.bool_)[stages.codes]
+    for place in np.flatnonzero(is_stage).tolist():
+        if not columns.application[place] and place not in faults:
+            faults[place] = Reason.INVALID_DATA, "data.application is empty"
+    if not all(map(_PLAIN_CODE.fullmatch, filter(None, columns.application))):
         for place, value in enumerate(columns.application):
             if not value or _PLAIN_CODE.fullmatch(value) or place in faults:
                 continue

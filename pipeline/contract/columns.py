@@ -1,6 +1,5 @@
 """Decoded events as columns: arrays and lists of a batch, not an object per event."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Final, cast
@@ -85,17 +84,9 @@ def to_columns(decoded: Decoded, profiles: Profiles) -> EventColumns:
         source=[event.source for event in events],
         time_ms=np.rint(seconds * 1000).astype(np.int64),
         duration_ms=np.array([use.duration_ms for use in uses], dtype=np.float64),
-        user=_texts([item.user for item in data]),
-        application=_texts([item.application for item in data]),
-        rating=_ratings([use.rating for use in uses]),
+        user=[item.user or "" for item in data],
+        application=[item.application or "" for item in data],
+        rating=np.frombuffer(bytes([use.rating or 0 for use in uses]), dtype=np.uint8),
         profile=profile,
         profiles=profiles,
     )
-
-
-def _texts(values: Sequence[str | None]) -> list[str]:
-    return [value or "" for value in values]
-
-
-def _ratings(values: Sequence[int | None]) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(bytes([value or 0 for value in values]), dtype=np.uint8)

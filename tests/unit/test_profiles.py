@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.contract.checks import _PLAIN_CODE
 from pipeline.contract.decode import decode
 from pipeline.contract.encoded import Encoded, Lists, Maps, encoded, joined
-from pipeline.contract.events import StageEvent, UsedEvent
+from pipeline.contract.events import StageEvent, UseData, UsedEvent
 from pipeline.contract.identifiers import code_fault
 from pipeline.contract.profiles import PROFILE_FIELDS, Profile, Profiles, profiles_of
 from pipeline.contract.reasons import Reason
@@ -62,6 +62,20 @@ def test_a_stage_and_a_use_of_the_same_service_differ() -> None:
     assert list(profiles.column("stage", numbers)) == ["", "received"]
     assert list(profiles.column("outcome", numbers)) == ["success", ""]
     assert list(profiles.column("initiator", numbers)) == ["", ""]
+
+
+def test_every_field_of_a_use_stands_in_its_own_column() -> None:
+    """Fields that take any text, by name; those of a list of words get one that no other field has."""
+    texts = {name: f"text of {name}" for name in PROFILE_FIELDS if name != "stage"}
+    use = msgspec.structs.replace(
+        UseData(agency="", service="", channel="web", outcome="success", duration_ms=1.0), **texts
+    )
+    absent = UseData(agency="a", service="s", channel="web", outcome="success", duration_ms=1.0)
+    profiles = Profiles()
+    numbers = profiles.number_uses([use, absent])
+    found = {name: list(profiles.column(name, numbers)) for name in PROFILE_FIELDS}
+    known = {"agency": "a", "service": "s", "channel": "web", "outcome": "success"}
+    assert found == {name: [texts.get(name, ""), known.get(name, "")] for name in PROFILE_FIELDS}
 
 
 def test_a_fault_is_looked_for_once_a_profile_and_key() -> None:

@@ -21,12 +21,12 @@ from pipeline.catalogue import Catalogue, load_catalogue
 from pipeline.fold.records import RecordBatch
 from pipeline.fold.rules import Rules
 from pipeline.runtime.auditing import audit_into
-from pipeline.runtime.catalogue_keeper import CatalogueKeeper
 from pipeline.runtime.member import Member, Message
 from pipeline.runtime.memory import TRIM_SECONDS, trim
 from pipeline.runtime.periods import Marks, PeriodKeeper, kinds_of
 from pipeline.runtime.relay import Relay
 from pipeline.runtime.results import Results
+from pipeline.runtime.statement_keeper import StatementKeeper
 from pipeline.settings import Settings, load_settings
 from pipeline.web.server import WebServer
 from pipeline.web.source import OneProcess
@@ -155,12 +155,12 @@ def create_app(
             batch.release()
 
     @app.service
-    class CatalogueService(Service):
-        """Brings changes of the catalogue into ClickHouse, in a thread of its own; of several processes one does."""
+    class StatementService(Service):
+        """Brings statements into ClickHouse, in a thread of its own; of several processes one does."""
 
         def on_init(self) -> None:
-            self.keeper = CatalogueKeeper(settings, metrics)
-            self.pool = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
+            self.keeper = StatementKeeper(settings, metrics)
+            self.pool = ThreadPoolExecutor(1, thread_name_prefix="statements")
 
         @Service.task
         async def _keep(self) -> None:

@@ -38,6 +38,7 @@ class KafkaSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     events_topic: str = "usage.events"
     rejected_topic: str = "usage.rejected"
     catalogue_topic: str = "catalogue.changes"
+    figures_topic: str = "usage.figures"
     partitions: Positive = 4
     replication: Positive = 1
     session_timeout_seconds: Seconds = 10.0

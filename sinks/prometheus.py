@@ -225,12 +225,15 @@ class Metrics:
         self.periods_failures = Counter(
             "xidmet_periods_failures", "Rounds over hours and days that failed and are tried again", registry=registry
         )
-        self.catalogue_unreadable = Gauge(
-            "xidmet_catalogue_unreadable", "Messages on the topic of catalogue changes that are none", registry=registry
+        self.statements_unreadable = Gauge(
+            "xidmet_statements_unreadable",
+            "Messages on a topic of statements that are none",
+            ["kind"],
+            registry=registry,
         )
-        self.catalogue_failures = Counter(
-            "xidmet_catalogue_failures",
-            "Times that changes of the catalogue could not be read or written and waited",
+        self.statement_failures = Counter(
+            "xidmet_statement_failures",
+            "Times that statements could not be read or written and waited",
             registry=registry,
         )
         self.audit_findings = Gauge("xidmet_audit_findings", "Findings of the last audit", registry=registry)

@@ -47,7 +47,7 @@ GAUGES: Final[Mapping[str, How]] = {
     "xidmet_periods_refresh_seconds": How.PARENT,
     "xidmet_periods_last_refresh_timestamp_seconds": How.PARENT,
     "xidmet_periods_marked": How.PARENT,
-    "xidmet_catalogue_unreadable": How.PARENT,
+    "xidmet_statements_unreadable": How.PARENT,
     "xidmet_audit_findings": How.PARENT,
     "xidmet_processes": How.PARENT,
     "xidmet_reject_share": How.SHARE,

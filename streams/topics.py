@@ -14,6 +14,8 @@ from pipeline.fold.segment import MARKER_HEADER
 from pipeline.settings import KafkaSettings
 
 CONNECT_SECONDS = 10.0
+# What was said has one order and no end, and the broker's clock says when.
+_STATEMENTS = {"retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": "LogAppendTime"}
 NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -29,12 +31,8 @@ def create_topics(settings: KafkaSettings) -> list[str]:
             (settings.events_topic, settings.partitions, {}),
             # A dead letter is the refused message and its headers, so it may be a little larger.
             (settings.rejected_topic, settings.partitions, {"max.message.bytes": str(2 << 20)}),
-            # What was said of the catalogue has one order and no end, and the broker's clock says when.
-            (
-                settings.catalogue_topic,
-                1,
-                {"retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": "LogAppendTime"},
-            ),
+            (settings.catalogue_topic, 1, _STATEMENTS),
+            (settings.figures_topic, 1, _STATEMENTS),
         ):
             try:
                 new = NewTopic(topic, partitions, settings.replication, topic_configs=configs)

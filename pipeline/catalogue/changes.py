@@ -5,7 +5,6 @@ service, kind of change and day: said again later in the log, it replaces what w
 ``void``, it takes it back. So a wrong date is mended by voiding it and stating the right one, and the log keeps both.
 """
 
-from collections.abc import Iterable
 from datetime import date as Date
 from typing import Annotated, Any, Final, Literal
 
@@ -13,8 +12,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from pipeline.catalogue.model import Code, Names
-from pipeline.contract.decode import FAULTS
 from pipeline.contract.events import EventId, EventTime, Source, SpecVersion
+from pipeline.contract.statements import Logged, Unreadable, read_statement
 
 CHANGED_TYPE: Final = "xidmet.catalogue.changed.v1"
 
@@ -117,38 +116,15 @@ class ChangedEvent(Struct, frozen=True, kw_only=True, tag_field="type", tag=CHAN
     dataschema: Any | UnsetType = UNSET
 
 
-class Logged(Struct, frozen=True):
-    """A change with its place in the log. ``recorded_ms`` is the time stamp of its message, Unix milliseconds."""
-
-    change: AnyChange
-    offset: int
-    recorded_ms: int
-    event_id: str
-    source: str
-
-
-class Unreadable(Struct, frozen=True):
-    """A message on the topic that is no change, or one that contradicts itself. It has no effect."""
-
-    offset: int
-    words: str
-
-
 # What ClickHouse's type Date can hold, and a year less.
 _FIRST_DAY: Final = Date(1970, 1, 2)
 _LAST_DAY: Final = Date(2148, 12, 31)
 _DECODER: Final = msgspec.json.Decoder(ChangedEvent)
 
 
-def read_change(value: bytes | None, offset: int, recorded_ms: int) -> Logged | Unreadable:
-    """Decode a message of the topic, structured mode; never raises for what it holds."""
-    try:
-        event = _DECODER.decode(value or b"")
-    except FAULTS as error:
-        return Unreadable(offset, f"{error or type(error).__name__}")
-    if words := fault_of(event.data):
-        return Unreadable(offset, words)
-    return Logged(event.data, offset, recorded_ms, event.id, event.source)
+def read_change(value: bytes | None, offset: int, recorded_ms: int) -> "Logged[AnyChange] | Unreadable":
+    """Decode a message of the topic; never raises for what it holds."""
+    return read_statement(_DECODER, fault_of, value, offset, recorded_ms)
 
 
 def fault_of(change: AnyChange) -> str:
@@ -163,16 +139,6 @@ def fault_of(change: AnyChange) -> str:
     if isinstance(change, Promised) and not change.void and not (change.days or change.p95_ms or change.success_share):
         return "promised: name at least one of days, p95_ms and success_share; to take a promise back, void it"
     return ""
-
-
-def in_force(log: Iterable[Logged]) -> list[AnyChange]:
-    """What holds of all that was said, void or replaced statements left out, by day and then as :data:`KINDS` has it.
-
-    Args:
-        log: in the order of the log.
-    """
-    last = {logged.change.key: logged.change for logged in log}
-    return sorted((change for change in last.values() if not change.void), key=order)
 
 
 def order(change: AnyChange) -> tuple[Date, int, str, str]:

@@ -68,7 +68,7 @@ def catalogue_at(changes: Iterable[AnyChange], day: Date) -> dict[Subject, Stand
     """How everything stands on a day.
 
     Args:
-        changes: those that are in force, see :func:`pipeline.catalogue.changes.in_force`.
+        changes: those that are in force, see :func:`pipeline.contract.statements.in_force`.
         day: the day.
     """
     standings: dict[Subject, Standing] = {}
@@ -148,13 +148,6 @@ def differences(standings: Mapping[Subject, Standing], catalogue: Catalogue, day
         if subject not in wanted and standing.registered:
             changes.append(Withdrawn(agency=subject[0], service=subject[1] or None, valid_from=day))
     return changes
-
-
-def not_said(known: Iterable[AnyChange], changes: Iterable[AnyChange]) -> list[AnyChange]:
-    """Those of the changes that would make a difference to what is in force; of two of one key the later one."""
-    said = {change.key: change for change in known}
-    last = {change.key: change for change in changes}
-    return [one for one in last.values() if (one.key in said if one.void else said.get(one.key) != one)]
 
 
 def check(changes: Iterable[AnyChange], new: Iterable[AnyChange]) -> None:

@@ -1,10 +1,8 @@
 """``xidmet catalogue``: the history of agencies and services, as it is said on its topic."""
 
 import sys
-from contextlib import closing
 from datetime import date as Date
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,23 +10,23 @@ import click
 import msgspec
 
 from pipeline.catalogue import catalogue_from_json
-from pipeline.catalogue.changes import AnyChange, Logged, Merged, Moved, Promised, Registered, Renamed, in_force
+from pipeline.catalogue.changes import AnyChange, Merged, Moved, Promised, Registered, Renamed, order
 from pipeline.catalogue.demonstration import demonstration_history
 from pipeline.catalogue.files import changes_from_csv, changes_from_json_lines, changes_to_csv
-from pipeline.catalogue.history import Standing, catalogue_at, check, coverage, differences, not_said, offered
+from pipeline.catalogue.history import Standing, catalogue_at, check, coverage, differences, offered
 from pipeline.cli.main import settings_of
-from pipeline.cli.output import agreed, print_json, print_rows
+from pipeline.cli.output import agreed, print_json, print_rows, read_text
+from pipeline.contract.statements import in_force, not_said
 from pipeline.errors import InputError
-from pipeline.runtime.catalogue_log import CatalogueLog, read_log, say
-from pipeline.runtime.endpoint import open_client
 from pipeline.runtime.periods import kinds_of
+from pipeline.runtime.statements import CATALOGUE, StatementLog, read_log, say
 from pipeline.settings import Settings
-from sinks.clickhouse.catalogue_changes import store_changes
 
 _DAY = click.DateTime(["%Y-%m-%d"])
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _AT = click.option("--at", type=_DAY, help="On this day; default today in periods.time_zone.")
 DEMONSTRATION = "demonstration"
+SOURCE = "urn:xidmet:catalogue"
 _NAMES = ["agency", "service", "change", "valid_from", "what"]
 
 
@@ -59,14 +57,14 @@ def load(
     again, so that a file can be loaded twice. A file is loaded as a whole or not at all.
     """
     settings = settings_of(context)
-    log = read_log(settings.kafka)
+    log = read_log(settings.kafka, CATALOGUE)
     changes = _new_changes(settings, log, file, valid_from.date() if valid_from else _today(settings))
     withdrawn = sum(change.kind in ("withdrawn", "merged") and not change.void for change in changes)
     if not dry_run and withdrawn and not yes:
         print_rows(_NAMES, [_row(change) for change in changes], as_json=False)
         if not agreed(f"{withdrawn} agencies or services end. Say it?"):
             raise click.UsageError("not confirmed, nothing was said; --yes answers in advance")
-    said = 0 if dry_run or not changes else say(settings.kafka, changes)
+    said = 0 if dry_run or not changes else say(settings.kafka, CATALOGUE, SOURCE, changes)
     if as_json:
         print_json({"dry_run": dry_run, "said": said, "changes": changes})
     else:
@@ -83,7 +81,7 @@ def load(
 def diff(context: click.Context, file: str, at: datetime | None, as_json: bool) -> None:
     """Show what differs between FILE and the history on a day; exit code 1 if anything does."""
     settings = settings_of(context)
-    changes = _new_changes(settings, read_log(settings.kafka), file, at.date() if at else _today(settings))
+    changes = _new_changes(settings, read_log(settings.kafka, CATALOGUE), file, at.date() if at else _today(settings))
     if as_json:
         print_json(changes)
     else:
@@ -102,7 +100,7 @@ def show(context: click.Context, at: datetime | None, agency: str | None, langua
     """Show the catalogue on a day: of each agency how many services are registered and digitised."""
     settings = settings_of(context)
     day = at.date() if at else _today(settings)
-    standings = catalogue_at(read_log(settings.kafka).in_force, day)
+    standings = catalogue_at(read_log(settings.kafka, CATALOGUE).in_force, day)
     if agency is not None:
         _show_agency(standings, agency, day, language, as_json=as_json)
         return
@@ -130,76 +128,43 @@ def show(context: click.Context, at: datetime | None, agency: str | None, langua
 @catalogue.command()
 @click.argument("subject", metavar="[AGENCY[/SERVICE]]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Also what was replaced or taken back.")
-@click.option("--unreadable", is_flag=True, help="Messages on the topic that are no change, instead.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, as xidmet catalogue load reads it.")
 @_JSON
 @click.pass_context
-def history(
-    context: click.Context, subject: str | None, everything: bool, unreadable: bool, as_csv: bool, as_json: bool
-) -> None:
+def history(context: click.Context, subject: str | None, everything: bool, as_csv: bool, as_json: bool) -> None:
     """Show what was said, of everything or of one agency or service, by the day from which on it is so."""
-    log = read_log(settings_of(context).kafka)
-    if unreadable:
-        print_rows(["offset", "words"], [(one.offset, one.words) for one in log.unreadable], as_json=as_json)
-        return
+    log = read_log(settings_of(context).kafka, CATALOGUE)
     agency, _, service = (subject or "").partition("/")
-    logged = [one for one in log.changes if _about(one.change, agency, service)]
+    logged = [one for one in log.statements if _about(one.said, agency, service)]
     if subject and not logged:
         raise InputError(f"nothing was said of {subject}; xidmet catalogue history shows all there is")
-    changes = [one.change for one in logged] if everything else in_force(logged)
+    said = [one.said for one in logged]
+    changes = said if everything else sorted(in_force(said), key=order)
     if as_csv:
         click.echo(changes_to_csv(changes), nl=False)
     elif as_json:
         print_json(logged if everything else changes)
     elif everything:
-        rows = [(one.offset, *_row(one.change), datetime.fromtimestamp(one.recorded_ms // 1000)) for one in logged]
+        rows = [(one.offset, *_row(one.said), datetime.fromtimestamp(one.recorded_ms // 1000)) for one in logged]
         print_rows(["offset", *_NAMES, "said"], rows, as_json=False)
     else:
         print_rows(_NAMES, [_row(change) for change in changes], as_json=False)
 
 
-@catalogue.command()
-@_JSON
-@click.pass_context
-def project(context: click.Context, as_json: bool) -> None:
-    """Bring the history into ClickHouse without a worker, or again; safe to repeat."""
-    settings = settings_of(context)
-    log = read_log(settings.kafka)
-    with closing(open_client(settings.clickhouse)) as client:
-        store_changes(client, log.topic_id, log.changes)
-    done = {"changes": len(log.changes), "unreadable": len(log.unreadable)}
-    if as_json:
-        print_json(done)
-    else:
-        print_rows(["entry", "number"], list(done.items()), as_json=False)
-
-
-def _new_changes(settings: Settings, log: CatalogueLog, file: str, day: Date) -> list[AnyChange]:
+def _new_changes(settings: Settings, log: "StatementLog[AnyChange]", file: str, day: Date) -> list[AnyChange]:
     """What a file says and the log does not say yet, checked against the log."""
     known = log.in_force
     if file == DEMONSTRATION:
         new = not_said(known, demonstration_history())
     else:
-        text, where = _read(file)
+        text, where = read_text(file)
         if _is_catalogue(text):
             new = differences(catalogue_at(known, day), catalogue_from_json(text, where), day)
         else:
             read = changes_from_json_lines(text, where) if text.lstrip()[:1] == "{" else changes_from_csv(text, where)
             new = not_said(known, read)
-    logged = [Logged(change, -1, 0, "", "") for change in (*known, *new)]
-    check(in_force(logged), new)
+    check(in_force([*known, *new]), new)
     return new
-
-
-def _read(file: str) -> tuple[str, str]:
-    if file == "-":
-        return sys.stdin.read(), "standard input"
-    try:
-        return Path(file).read_text("utf-8"), file
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from error
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}") from error
 
 
 def _is_catalogue(text: str) -> bool:

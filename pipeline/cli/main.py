@@ -30,6 +30,7 @@ _COMMANDS = {
     "rejected": "pipeline.cli.rejected:rejected",
     "rules": "pipeline.cli.rules:rules",
     "catalogue": "pipeline.cli.catalogue:catalogue",
+    "project": "pipeline.cli.admin:project",
 }
 
 

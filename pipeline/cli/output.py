@@ -2,12 +2,15 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
+
+from pipeline.errors import InputError
 
 
 def print_json(content: Any) -> None:
@@ -32,6 +35,22 @@ def print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: 
     for row in rows:
         table.add_row(*(_shown(value) for value in row))
     Console().print(table)
+
+
+def read_text(file: str) -> tuple[str, str]:
+    """The text of a file that a user named, - for standard input, and what to call it in errors.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
+    if file == "-":
+        return sys.stdin.read(), "standard input"
+    try:
+        return Path(file).read_text("utf-8"), file
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}") from error
 
 
 def agreed(question: str) -> bool:

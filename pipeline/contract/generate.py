@@ -16,6 +16,7 @@ import msgspec
 from pipeline.catalogue.changes import CHANGED_TYPE, ChangedEvent
 from pipeline.contract.events import STAGE_TYPE, USED_TYPE, StageData, StageEvent, UseData, UsedEvent
 from pipeline.contract.reasons import REASON_HELP, Reason
+from pipeline.figures.model import FIGURE_TYPE, FigureEvent
 from pipeline.settings import KafkaSettings
 
 DIRECTORY: Final = Path(__file__).resolve().parents[2] / "docs" / "contract"
@@ -54,7 +55,12 @@ DISPOSITION_HEADERS: Final = {
 
 _VERSION: Final = "1.0.0"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-_EVENTS: Final = ((USED_TYPE, UsedEvent), (STAGE_TYPE, StageEvent), (CHANGED_TYPE, ChangedEvent))
+_EVENTS: Final = (
+    (USED_TYPE, UsedEvent),
+    (STAGE_TYPE, StageEvent),
+    (CHANGED_TYPE, ChangedEvent),
+    (FIGURE_TYPE, FigureEvent),
+)
 _IGNORED: Final = {
     "subject": "Of CloudEvents. Tolerated and ignored; must not identify a person.",
     "datacontenttype": f"Of CloudEvents. Tolerated and ignored: data is always {BINARY_CONTENT_TYPE}.",
@@ -154,6 +160,14 @@ _CHANGE: Final[Json] = {
         },
     },
 }
+_FIGURE: Final[Json] = {
+    "specversion": "1.0",
+    "type": FIGURE_TYPE,
+    "id": "portal-2015-12",
+    "source": "urn:example:annual-report-2015",
+    "time": "2016-01-20T08:00:00Z",
+    "data": {"measure": "uses", "start": "2015-12-01", "length": "month", "value": "710981"},
+}
 
 
 def _binary(event: Json) -> Json:
@@ -166,6 +180,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "service.used.v1.json": _USED,
     "application.stage.v1.json": _STAGE,
     "catalogue.changed.v1.json": _CHANGE,
+    "figure.stated.v1.json": _FIGURE,
     "batch.json": [_AT_THE_CENTRE, _CALL, _STAGE],
     "binary.service.used.v1.json": _binary(_USED),
     "binary.application.stage.v1.json": _binary(_STAGE),
@@ -215,7 +230,7 @@ def _described(components: dict[str, Any]) -> dict[str, Any]:
 def asyncapi() -> Json:
     """The AsyncAPI 3.0 document, with the topics' default names."""
     topics = KafkaSettings()
-    types = [UsedEvent, StageEvent, UseData, StageData, ChangedEvent]
+    types = [UsedEvent, StageEvent, UseData, StageData, ChangedEvent, FigureEvent]
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = {
         **_described(components),
@@ -282,6 +297,12 @@ def asyncapi() -> Json:
             ("StructuredHeaders", "ChangedEvent"),
             [("catalogue.changed.v1", {"payload": EXAMPLES["catalogue.changed.v1.json"]})],
         ),
+        "figureStated": _message(
+            "A number that somebody else counted, or a cost, structured mode",
+            STRUCTURED_CONTENT_TYPE,
+            ("StructuredHeaders", "FigureEvent"),
+            [("figure.stated.v1", {"payload": EXAMPLES["figure.stated.v1.json"]})],
+        ),
         "disposition": {
             "title": "What was done with a dead letter",
             "summary": (
@@ -294,7 +315,7 @@ def asyncapi() -> Json:
             "bindings": {"kafka": {"key": {"type": "null"}, "bindingVersion": "0.5.0"}},
         },
     }
-    refused, changed = ("deadLetter", "disposition"), ("catalogueChanged",)
+    refused, stated = ("deadLetter", "disposition"), ("catalogueChanged", "figureStated")
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -311,14 +332,20 @@ def asyncapi() -> Json:
             "usageEvents": {
                 "address": topics.events_topic,
                 "description": "What agencies send. The key is free; the event's id spreads the load evenly.",
-                "messages": {name: _ref("messages", name) for name in messages if name not in refused + changed},
+                "messages": {name: _ref("messages", name) for name in messages if name not in refused + stated},
                 "bindings": {"kafka": {"topic": topics.events_topic, "bindingVersion": "0.5.0"}},
             },
             "catalogueChanges": {
                 "address": topics.catalogue_topic,
                 "description": "What is said of agencies and services, in one partition, kept for ever.",
-                "messages": {name: _ref("messages", name) for name in changed},
+                "messages": {stated[0]: _ref("messages", stated[0])},
                 "bindings": {"kafka": {"topic": topics.catalogue_topic, "partitions": 1, "bindingVersion": "0.5.0"}},
+            },
+            "usageFigures": {
+                "address": topics.figures_topic,
+                "description": "Figures that others counted, and costs, in one partition, kept for ever.",
+                "messages": {stated[1]: _ref("messages", stated[1])},
+                "bindings": {"kafka": {"topic": topics.figures_topic, "partitions": 1, "bindingVersion": "0.5.0"}},
             },
             "usageRejected": {
                 "address": topics.rejected_topic,
@@ -332,6 +359,11 @@ def asyncapi() -> Json:
                 "action": "receive",
                 "summary": "The pipeline keeps the history of agencies and services.",
                 "channel": {"$ref": "#/channels/catalogueChanges"},
+            },
+            "receiveFigures": {
+                "action": "receive",
+                "summary": "The pipeline keeps figures that others counted, apart from its own.",
+                "channel": {"$ref": "#/channels/usageFigures"},
             },
             "receiveUsage": {
                 "action": "receive",

@@ -31,8 +31,8 @@ from pipeline.errors import StoreError, XidmetError
 from pipeline.generator import Generator
 from pipeline.generator.spoiled import spoiled
 from pipeline.runtime.broker import EmbeddedBroker
-from pipeline.runtime.catalogue_log import say
 from pipeline.runtime.endpoint import WorkerClient, find_endpoint
+from pipeline.runtime.statements import CATALOGUE, say
 from pipeline.settings import Settings, as_flags
 from sinks.clickhouse.audit import audit
 from sinks.clickhouse.client import Client
@@ -141,7 +141,7 @@ class Demo:
         """
         if self._catalogue == demonstration_catalogue():
             kafka = msgspec.structs.replace(self._settings.kafka, bootstrap=self.bootstrap)
-            say(kafka, demonstration_history())
+            say(kafka, CATALOGUE, "urn:xidmet:demonstration", demonstration_history())
 
     def emit(self, stop: threading.Event, seconds: float | None) -> None:
         """Send events at the rate until ``stop`` is set or the seconds are over.

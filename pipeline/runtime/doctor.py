@@ -38,6 +38,7 @@ def examine(settings: Settings) -> list[Check]:
         ("kafka", lambda: _topic(settings, settings.kafka.events_topic)),
         ("dead letters", lambda: _topic(settings, settings.kafka.rejected_topic)),
         ("catalogue changes", lambda: _topic(settings, settings.kafka.catalogue_topic)),
+        ("figures", lambda: _topic(settings, settings.kafka.figures_topic)),
         ("clickhouse", lambda: _clickhouse(settings)),
         ("schema", lambda: _schema(settings)),
         ("clock", lambda: _clock(settings)),

@@ -18,10 +18,10 @@ import msgspec
 from pipeline.catalogue import load_catalogue
 from pipeline.errors import BrokerError, SettingsError
 from pipeline.runtime.auditing import audit_into
-from pipeline.runtime.catalogue_keeper import CatalogueKeeper
 from pipeline.runtime.joint import Joint
 from pipeline.runtime.member import Message
 from pipeline.runtime.periods import Marks, PeriodKeeper, kinds_of
+from pipeline.runtime.statement_keeper import StatementKeeper
 from pipeline.runtime.supervisor import Supervisor, same_command
 from pipeline.settings import Settings, WebSettings
 from pipeline.web.server import WebServer
@@ -80,7 +80,7 @@ class _Parent:
             for duty in (
                 self._joint.look(),
                 self._keep_periods(),
-                self._keep_catalogue(),
+                self._keep_statements(),
                 self._audit(),
                 self._count_partitions(),
             )
@@ -131,10 +131,10 @@ class _Parent:
                 keeper.stop()
                 await loop.run_in_executor(thread, keeper.close)
 
-    async def _keep_catalogue(self) -> None:
+    async def _keep_statements(self) -> None:
         loop = asyncio.get_running_loop()
-        keeper = CatalogueKeeper(self._settings, self._metrics)
-        with ThreadPoolExecutor(1, thread_name_prefix="catalogue") as thread:
+        keeper = StatementKeeper(self._settings, self._metrics)
+        with ThreadPoolExecutor(1, thread_name_prefix="statements") as thread:
             try:
                 await self._assigned()
                 while True:  # noqa: ASYNC110 - the pause is not for waiting

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from datetime import date as Date
 from typing import Final
 
-from pipeline.catalogue.changes import AnyChange, Logged, Merged, Moved, Promised, Registered, Renamed
+from pipeline.catalogue.changes import AnyChange, Merged, Moved, Promised, Registered, Renamed
+from pipeline.contract.statements import Logged
 from sinks.clickhouse.client import Client, Column
 
 _EPOCH: Final = Date(1970, 1, 1)
 
 
-def store_changes(client: Client, topic_id: str, log: Sequence[Logged]) -> None:
+def store_changes(client: Client, topic_id: str, log: "Sequence[Logged[AnyChange]]") -> None:
     """Write changes that stand on the topic of this id.
 
     Raises:
@@ -18,7 +19,7 @@ def store_changes(client: Client, topic_id: str, log: Sequence[Logged]) -> None:
     """
     if not log:
         return
-    changes: list[AnyChange] = [logged.change for logged in log]
+    changes: list[AnyChange] = [logged.said for logged in log]
     names = [change.name if isinstance(change, Registered | Renamed) else None for change in changes]
     promised = [change if isinstance(change, Promised) else None for change in changes]
     merged = [change if isinstance(change, Merged) else None for change in changes]

@@ -26,6 +26,7 @@ SHARDING_KEYS: Final = {
     # Small, and read as a whole: all on the first shard.
     "catalogues": "0",
     "catalogue_changes": "0",
+    "figures": "0",
     "epochs": "0",
     "rules": "0",
     "beginnings": "0",

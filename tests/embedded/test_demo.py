@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,13 @@ def start(directory: Path, *arguments: str) -> Running:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    demo = start(tmp_path_factory.mktemp("demo"), "--keep", "kept", "--json", "--rate", "300")
+    with demonstration(tmp_path_factory.mktemp("demo")) as demo:
+        yield demo
+
+
+@contextmanager
+def demonstration(directory: Path) -> Iterator[Running]:
+    demo = start(directory, "--keep", "kept", "--json", "--rate", "300")
     try:
         wait_until(lambda: demo.overview()["totals"]["accepted"] > 300, 60, "the first events")
         yield demo
@@ -355,25 +362,21 @@ def test_refused_events_have_all_reasons(running: Running) -> None:
     wait_until(lambda: reasons() == {reason.value for reason in Reason}, 60, "an event refused for every reason")
 
 
-def test_an_interrupt_ends_it_with_the_account_and_leaves_no_process(running: Running) -> None:
-    # The last test of this demonstration: it ends here.
-    assert len(running.parts) >= 2
-    running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(END_SECONDS) == 0, running.said.read_text()
-    (line,) = running.printed.read_text().splitlines()
-    assert_adds_up(json.loads(line))
-    assert "Traceback" not in running.said.read_text()
-    log = (running.directory / "kept" / "worker.log").read_text()
+def test_an_interrupt_ends_it_with_the_account_and_a_database_that_can_be_read(tmp_path: Path) -> None:
+    with demonstration(tmp_path) as demo:
+        assert len(demo.parts) >= 2
+        demo.process.send_signal(signal.SIGINT)
+        assert demo.process.wait(END_SECONDS) == 0, demo.said.read_text()
+    (line,) = demo.printed.read_text().splitlines()
+    summary = json.loads(line)
+    assert_adds_up(summary)
+    assert "Traceback" not in demo.said.read_text()
+    log = (tmp_path / "kept" / "worker.log").read_text()
     assert '"level": "ERROR"' not in log, log
     assert "Traceback" not in log
-    assert processes_naming(running.directory.name) == []
-    assert [pid for pid in running.parts if Path(f"/proc/{pid}").exists()] == []
-    assert not (running.directory / "kept" / "clickhouse" / "worker.json").exists()
-
-
-def test_the_database_that_was_kept_is_read_without_a_worker(running: Running) -> None:
-    assert running.process.poll() == 0
-    (line,) = running.printed.read_text().splitlines()
-    done = xidmet(running.directory, "--set", running.store, "query", "SELECT count() AS n FROM events")
-    assert done.stdout.splitlines() == ["n", str(json.loads(line)["events_counted"])], done.stderr
-    assert xidmet(running.directory, "--set", running.store, "audit").returncode == 0
+    assert processes_naming(tmp_path.name) == []
+    assert [pid for pid in demo.parts if Path(f"/proc/{pid}").exists()] == []
+    assert not (tmp_path / "kept" / "clickhouse" / "worker.json").exists()
+    done = xidmet(tmp_path, "--set", demo.store, "query", "SELECT count() AS n FROM events")
+    assert done.stdout.splitlines() == ["n", str(summary["events_counted"])], done.stderr
+    assert xidmet(tmp_path, "--set", demo.store, "audit").returncode == 0

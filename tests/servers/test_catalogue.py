@@ -152,14 +152,15 @@ def test_messages_that_are_no_changes_have_no_effect_and_are_shown(run: Pipeline
     lines = ["rubbish", json.dumps(event), json.dumps(event | {"data": change | {"agency": "'; DROP TABLE ledger"}})]
     produce = [kcat, "-P", "-b", kafka.bootstrap, "-t", kafka.catalogue_topic]
     subprocess.run(produce, input="\n".join(lines).encode(), check=True, timeout=60)
-    assert [one["offset"] for one in answer(run, "history", "--unreadable")] == [0, 2]
+    (found, _) = json.loads(run.run("project", "--dry-run", "--json"))
+    assert [one["offset"] for one in found["unreadable"]] == [0, 2]
     run.start_worker()
     wait_until(lambda: covered(run, "2012-01-01") == [("taxes", 0, 0)], 60, "the change in ClickHouse", every=0.2)
     metrics = f"http://127.0.0.1:{run.flags['web.port']}/metrics"
 
     def told() -> bool:
         with urllib.request.urlopen(metrics, timeout=10) as page:
-            return b"xidmet_catalogue_unreadable 2.0" in page.read()
+            return b'xidmet_statements_unreadable{kind="catalogue"} 2.0' in page.read()
 
     wait_until(told, 30, "the metric", every=0.2)
     assert run.query("SELECT count() FROM catalogue_changes") == [(1,)]
@@ -177,7 +178,8 @@ def test_changes_wait_for_a_clickhouse_that_is_away(run: PipelineRun, clickhouse
 def test_without_a_worker_the_history_is_projected_by_hand(run: PipelineRun) -> None:
     run.run("catalogue", "load", "demonstration")
     for _ in range(2):
-        assert json.loads(run.run("catalogue", "project", "--json"))["unreadable"] == 0
+        (done, _) = json.loads(run.run("project", "--json"))
+        assert (done["kind"], done["unreadable"]) == ("catalogue", [])
     assert run.query(
         "SELECT count(), sum(services_registered), sum(services_digitised) FROM coverage_at(at = '2013-07-15')"
     ) == [(41, 417, 225)]

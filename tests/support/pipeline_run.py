@@ -41,6 +41,7 @@ class PipelineRun:
             "kafka.events_topic": f"usage.events-{name}",
             "kafka.rejected_topic": f"usage.rejected-{name}",
             "kafka.catalogue_topic": f"catalogue.changes-{name}",
+            "kafka.figures_topic": f"usage.figures-{name}",
             "kafka.session_timeout_seconds": 6,
             "clickhouse.url": clickhouse_url,
             "clickhouse.retry_seconds": 0.2,

@@ -13,13 +13,10 @@ from pipeline.catalogue.changes import (
     KINDS,
     AnyChange,
     Digitised,
-    Logged,
     Merged,
     Moved,
     Renamed,
-    Unreadable,
     Withdrawn,
-    in_force,
     read_change,
 )
 from pipeline.catalogue.demonstration import demonstration_history
@@ -29,17 +26,17 @@ from pipeline.catalogue.history import (
     check,
     coverage,
     differences,
-    not_said,
     offered,
 )
+from pipeline.contract.statements import Logged, Unreadable, in_force, not_said
 from pipeline.errors import CatalogueError
-from pipeline.runtime.catalogue_log import message
-from tests.support.catalogue_changes import any_change, day, logged, logs, names, registered
+from pipeline.runtime.statements import CATALOGUE, message
+from tests.support.catalogue_changes import any_change, day, logs, names, registered
 
 
 def state(changes: list[AnyChange], on: int) -> dict[tuple[str, str], object]:
     """Of the services that count: the day since which they can be used, and where they run."""
-    standings = catalogue_at(in_force(logged(changes)), day(on))
+    standings = catalogue_at(in_force(changes), day(on))
     return {subject: (one.digitised, one.hosting) for subject, one in offered(standings).items()}
 
 
@@ -70,14 +67,14 @@ def test_what_is_said_again_of_a_day_replaces_and_void_takes_back() -> None:
     assert state([*A, wrong, undone, right], 15) == {("a", "s"): (day(15), "")}
     assert state([*A, undone, wrong], 5) == {("a", "s"): (day(5), "")}
     twice = [*A, registered("a", "s", word="first"), registered("a", "s", word="second")]
-    (one,) = [one for one in catalogue_at(in_force(logged(twice)), day(0)).values() if one.service]
+    (one,) = [one for one in catalogue_at(in_force(twice), day(0)).values() if one.service]
     assert one.name == names("second")
 
 
 def test_services_of_an_agency_that_ended_do_not_count() -> None:
     changes: list[AnyChange] = [*A, registered("b"), Merged(agency="a", valid_from=day(3), into_agency="b")]
-    assert coverage(catalogue_at(in_force(logged(changes)), day(2))) == [Coverage("a", 1, 0), Coverage("b", 0, 0)]
-    assert coverage(catalogue_at(in_force(logged(changes)), day(3))) == [Coverage("b", 0, 0)]
+    assert coverage(catalogue_at(in_force(changes), day(2))) == [Coverage("a", 1, 0), Coverage("b", 0, 0)]
+    assert coverage(catalogue_at(in_force(changes), day(3))) == [Coverage("b", 0, 0)]
     assert Coverage("b", 0, 0).share is None
     assert state(changes, 3) == {}
 
@@ -93,7 +90,7 @@ def test_changes_of_one_day_take_effect_in_a_fixed_order() -> None:
         Renamed(agency="a", service="s", valid_from=day(0), name=names("new")),
         Withdrawn(agency="a", service="s", valid_from=day(0)),
     ]
-    found = [catalogue_at(in_force(logged(list(order))), day(0)) for order in permutations(changes)]
+    found = [catalogue_at(in_force(list(order)), day(0)) for order in permutations(changes)]
     assert all(one == found[0] for one in found)
     assert found[0]["a", "s"].status == "withdrawn"
     assert found[0]["a", "s"].name == names("new")
@@ -101,21 +98,21 @@ def test_changes_of_one_day_take_effect_in_a_fixed_order() -> None:
 
 
 @given(logs(), st.integers(0, 8), st.data())
-def test_only_the_order_of_what_has_one_key_matters(log: list[Logged], on: int, data: st.DataObject) -> None:
-    last = {one.change.key: one for one in log}
+def test_only_the_order_of_what_has_one_key_matters(log: list[AnyChange], on: int, data: st.DataObject) -> None:
+    last = {one.key: one for one in log}
     shuffled = data.draw(st.permutations(list(last.values())))
     assert catalogue_at(in_force(shuffled), day(on)) == catalogue_at(in_force(log), day(on))
 
 
 @given(logs(), st.integers(0, 8))
-def test_what_becomes_so_later_changes_nothing_before(log: list[Logged], on: int) -> None:
+def test_what_becomes_so_later_changes_nothing_before(log: list[AnyChange], on: int) -> None:
     changes = in_force(log)
     until = [change for change in changes if change.valid_from <= day(on)]
     assert catalogue_at(changes, day(on)) == catalogue_at(until, day(on))
 
 
 @given(logs(), st.integers(0, 8))
-def test_after_the_differences_are_said_there_are_none(log: list[Logged], on: int) -> None:
+def test_after_the_differences_are_said_there_are_none(log: list[AnyChange], on: int) -> None:
     catalogue = Catalogue(
         version=2,
         agencies=(
@@ -125,28 +122,28 @@ def test_after_the_differences_are_said_there_are_none(log: list[Logged], on: in
     )
     changes = in_force(log)
     new = differences(catalogue_at(changes, day(on)), catalogue, day(on))
-    after = catalogue_at(in_force([*log, *logged(new)]), day(on))
+    after = catalogue_at(in_force([*log, *new]), day(on))
     # A change of the same day that comes later in the order of a day is stronger than what is said now.
     stronger = {(one.agency, one.service or "") for one in changes if one.valid_from == day(on)}
     left = [one for one in differences(after, catalogue, day(on)) if (one.agency, one.service or "") not in stronger]
     assert left == []
     if not stronger:
         assert set(offered(after)) == {("a", "s")}
-        assert not_said(in_force([*log, *logged(new)]), new) == []
+        assert not_said(in_force([*log, *new]), new) == []
 
 
 @given(any_change())
 def test_a_change_survives_its_message(change: AnyChange) -> None:
-    read = read_change(message(change), 7, 9)
+    read = read_change(message(CATALOGUE, "test", change), 7, 9)
     assert isinstance(read, Logged)
-    assert (read.change, read.offset, read.recorded_ms) == (change, 7, 9)
-    assert b"null" not in message(change)
+    assert (read.said, read.offset, read.recorded_ms) == (change, 7, 9)
+    assert b"null" not in message(CATALOGUE, "test", change)
 
 
 def test_the_same_change_said_twice_in_a_second_has_one_id() -> None:
-    ids = {read_change(message(A[0]), 0, 0).event_id for _ in range(3)}  # type: ignore[union-attr]
+    ids = {read_change(message(CATALOGUE, "test", A[0]), 0, 0).event_id for _ in range(3)}  # type: ignore[union-attr]
     assert len(ids) <= 2
-    assert ids.isdisjoint({read_change(message(A[1]), 0, 0).event_id})  # type: ignore[union-attr]
+    assert ids.isdisjoint({read_change(message(CATALOGUE, "test", A[1]), 0, 0).event_id})  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

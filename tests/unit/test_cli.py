@@ -26,9 +26,9 @@ from sinks.clickhouse.popularity import Ranked
 from tests.support.ports import free_port
 
 COMMANDS = ["demo", "worker", "migrate", "doctor", "emit", "generate", "import", "top", "query", "audit"]
-COMMANDS += ["reconcile", "rebuild", "rejected", "rules", "catalogue"]
+COMMANDS += ["reconcile", "rebuild", "rejected", "rules", "catalogue", "project"]
 REJECTED = [("rejected", name) for name in ("list", "show", "stats", "replay", "drop")]
-CATALOGUE = [("catalogue", name) for name in ("load", "diff", "show", "history", "project")]
+CATALOGUE = [("catalogue", name) for name in ("load", "diff", "show", "history")] + [("import", "csv")]
 PATHS = [(), *((name,) for name in COMMANDS), ("import", "xroad"), *REJECTED, ("rules", "show"), ("rules", "apply")]
 PATHS += CATALOGUE
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, XidmetError)]

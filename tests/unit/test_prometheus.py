@@ -72,6 +72,7 @@ def busy() -> Metrics:
     metrics.progress(LOG, 10, 8, 12)
     metrics.flush_failed(StoreError("away"))
     metrics.audit_findings.set(0)
+    metrics.statements_unreadable.labels("catalogue").set(0)
     return metrics
 
 
@@ -199,7 +200,7 @@ def test_unknown_agencies_are_one_series_whatever_their_number() -> None:
 
 def test_the_number_of_series_is_bounded_by_the_catalogue_and_closed_lists(busy: Metrics) -> None:
     labels = {name for family in families(busy).values() for sample in family.samples for name in sample.labels}
-    assert labels <= {"agency", "outcome", "reason", "partition", "topic", "sink", "le"}
+    assert labels <= {"agency", "outcome", "reason", "partition", "topic", "sink", "kind", "le"}
     outcomes = {dict(key)["outcome"] for key in series(busy, "xidmet_events_total")}
     assert outcomes <= {"success", "not_eligible", "failure", "abandoned", "received", "processed", "responded"}
     reasons = {dict(key)["reason"] for key in series(busy, "xidmet_events_rejected_total")}

@@ -6,9 +6,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.catalogue.changes import Logged, Registered, in_force
+from pipeline.catalogue.changes import AnyChange, Registered
 from pipeline.catalogue.demonstration import demonstration_history
 from pipeline.catalogue.history import Standing, catalogue_at, coverage, offered
+from pipeline.contract.statements import Logged, in_force
 from pipeline.settings import ClickHouseSettings
 from sinks.clickhouse.catalogue_changes import store_changes
 from sinks.clickhouse.client import Client
@@ -44,7 +45,7 @@ def found(client: Client, on: date) -> list[tuple[Any, ...]]:
     ]
 
 
-def assert_equal(client: Client, log: list[Logged], on: date) -> None:
+def assert_equal(client: Client, log: list[AnyChange], on: date) -> None:
     standings = catalogue_at(in_force(log), on)
     services = offered(standings)
     assert found(client, on) == [
@@ -64,20 +65,21 @@ class TestCatalogueHistory:
 
             @given(log=logs(), parts=st.integers(1, 3), on=st.integers(-1, 8))
             @settings(max_examples=60, suppress_health_check=list(HealthCheck))
-            def compare(log: list[Logged], parts: int, on: int) -> None:
+            def compare(log: list[AnyChange], parts: int, on: int) -> None:
                 client.execute("TRUNCATE TABLE catalogue_changes")
+                rows_ = logged(log)
                 # In several inserts, the later ones first, and some of it twice.
                 for part in reversed(range(parts)):
-                    store_changes(client, "topic", log[part::parts])
-                store_changes(client, "topic", log[: len(log) // 2])
+                    store_changes(client, "topic", rows_[part::parts])
+                store_changes(client, "topic", rows_[: len(log) // 2])
                 assert_equal(client, log, day(on))
 
             compare()
 
     def test_the_published_figures(self, store: ClickHouseSettings) -> None:
-        log = logged(demonstration_history())
+        log = demonstration_history()
         with migrated(store) as client:
-            store_changes(client, "topic", log)
+            store_changes(client, "topic", logged(log))
             for on, figures in (("2013-07-01", (41, 417, 225)), ("2016-06-30", (41, 423, 423))):
                 assert rows(
                     client,
@@ -86,7 +88,7 @@ class TestCatalogueHistory:
             assert_equal(client, log, date(2014, 1, 1))
 
     def test_of_a_topic_that_was_made_anew_the_later_word_holds(self, store: ClickHouseSettings) -> None:
-        def said(word: str, offset: int, at: int) -> Logged:
+        def said(word: str, offset: int, at: int) -> "Logged[AnyChange]":
             return Logged(
                 Registered(agency="a", valid_from=day(0), name=names(word)), offset, at, f"{word}-{offset}", "test"
             )

@@ -1,22 +1,23 @@
-"""Brings what is said on the topic of catalogue changes into ClickHouse, while a worker runs.
+"""Brings what is said on the topics of statements into ClickHouse, while a worker runs.
 
-A row is an upsert that may be written again, so that every worker does it, from the beginning of the topic on; nobody
+A row is an upsert that may be written again, so that every worker does it, from the beginning of the topics on; nobody
 has to remember how far another one came.
 """
 
 import logging
+from collections import Counter
 from contextlib import ExitStack
 from typing import Any, Final
 
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from pipeline.catalogue.changes import Logged, Unreadable
 from pipeline.consumer import POLL_RECORDS, open_consumer
+from pipeline.contract.statements import Logged, Unreadable
 from pipeline.errors import BrokerError, StoreError
 from pipeline.producer import words
-from pipeline.runtime.catalogue_log import sort, the_partition
+from pipeline.runtime.statements import KINDS, Kind, sort, the_partition
 from pipeline.settings import Settings
-from sinks.clickhouse.catalogue_changes import store_changes
 from sinks.clickhouse.client import Client, connect
 from sinks.prometheus import Metrics
 from streams.topics import topic_ids
@@ -28,8 +29,8 @@ _PAUSE_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 10.0
 
 
-class CatalogueKeeper:
-    """All methods are called from one thread. Connections are made anew after a failure, and the topic read again."""
+class StatementKeeper:
+    """All methods are called from one thread. Connections are made anew after a failure, and the topics read again."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
@@ -37,7 +38,8 @@ class CatalogueKeeper:
         self._connections: ExitStack | None = None
         self._consumer: Any = None
         self._client: Client | None = None
-        self._unreadable = 0
+        self._kinds: dict[TopicPartition, Kind[Any]] = {}
+        self._unreadable: Counter[str] = Counter()
 
     def step(self) -> float:
         """Take what is new; the seconds to rest before the next call."""
@@ -46,8 +48,8 @@ class CatalogueKeeper:
             if self._take():
                 return 0.0
         except (BrokerError, StoreError, KafkaError, OSError) as error:
-            self._metrics.catalogue_failures.inc()
-            logger.warning("changes of the catalogue wait; trying again", extra={"error": words(error)})
+            self._metrics.statement_failures.inc()
+            logger.warning("statements wait; trying again", extra={"error": words(error)})
             self.close()
             return _AGAIN_SECONDS
         return _PAUSE_SECONDS
@@ -61,37 +63,36 @@ class CatalogueKeeper:
     def _open(self) -> None:
         if self._connections is not None:
             return
-        settings = self._settings
+        kafka = self._settings.kafka
+        topics = {kind.topic(kafka): kind for kind in KINDS}
         with ExitStack() as stack:
-            consumer = stack.enter_context(
-                open_consumer(settings.kafka, settings.kafka.catalogue_topic, "xidmet-worker")
-            )
-            partition = the_partition(consumer, settings.kafka)
-            consumer.assign([partition])
-            consumer.seek_to_beginning(partition)
-            client = connect(settings.clickhouse)
+            consumer = stack.enter_context(open_consumer(kafka, ", ".join(topics), "xidmet-worker"))
+            kinds = {the_partition(consumer, kafka, topic): kind for topic, kind in topics.items()}
+            consumer.assign(list(kinds))
+            consumer.seek_to_beginning()
+            client = connect(self._settings.clickhouse)
             stack.callback(client.close)
-            self._consumer, self._client, self._unreadable = consumer, client, 0
+            self._consumer, self._client, self._kinds, self._unreadable = consumer, client, kinds, Counter()
             self._connections = stack.pop_all()
 
     def _take(self) -> bool:
         """Write what a poll gives; whether that was anything."""
-        assert self._client is not None
         found = self._consumer.poll(timeout_ms=_POLL_MS, max_records=POLL_RECORDS)
-        records = [record for part in found.values() for record in part]
-        if not records:
-            return False
-        topic = self._settings.kafka.catalogue_topic
-        changes: list[Logged] = []
+        for partition, records in found.items():
+            self._write(partition.topic, self._kinds[partition], records)
+        return bool(found)
+
+    def _write(self, topic: str, kind: Kind[Any], records: list[Any]) -> None:
+        assert self._client is not None
+        statements: list[Logged[Any]] = []
         unreadable: list[Unreadable] = []
         for record in records:
-            sort(record, changes, unreadable)
+            sort(kind, record, statements, unreadable)
         for one in unreadable:
             logger.warning(
-                "a message on the topic of catalogue changes is none; it has no effect",
+                "a message on a topic of statements is none; it has no effect",
                 extra={"topic": topic, "offset": one.offset, "error": one.words},
             )
-        store_changes(self._client, topic_ids(self._settings.kafka, [topic])[topic], changes)
-        self._unreadable += len(unreadable)
-        self._metrics.catalogue_unreadable.set(self._unreadable)
-        return True
+        kind.store(self._client, topic_ids(self._settings.kafka, [topic])[topic], statements)
+        self._unreadable[kind.name] += len(unreadable)
+        self._metrics.statements_unreadable.labels(kind.name).set(self._unreadable[kind.name])

@@ -14,6 +14,7 @@ from tests.support.sink_suite.catalogue_history import TestCatalogueHistory
 from tests.support.sink_suite.client import TestClient
 from tests.support.sink_suite.columns import TestColumns
 from tests.support.sink_suite.data import connected, migrated
+from tests.support.sink_suite.estimates import TestEstimates
 from tests.support.sink_suite.figures import TestFigures
 from tests.support.sink_suite.migrations import TestMigrations
 from tests.support.sink_suite.periods import (
@@ -37,6 +38,7 @@ __all__ = [
     "TestClient",
     "TestColumns",
     "TestConvergence",
+    "TestEstimates",
     "TestFigures",
     "TestLedgerVersion",
     "TestMigrations",

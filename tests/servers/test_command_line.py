@@ -34,6 +34,8 @@ STOP_SECONDS = 20
 XIDMET = (sys.executable, "-m", "pipeline.cli")
 FAUST = (str(Path(sys.executable).with_name("faust")), "-A", "pipeline.app")
 
+TOPICS = ("EVENTS", "REJECTED", "CATALOGUE", "FIGURES")
+
 
 @dataclass
 class Machine:
@@ -126,6 +128,8 @@ def machine(tmp_path: Path, kafka_server: KafkaServer, clickhouse_database: str,
         "XIDMET_KAFKA__GROUP": topic_name("group"),
         "XIDMET_KAFKA__EVENTS_TOPIC": topic_name("usage.events"),
         "XIDMET_KAFKA__REJECTED_TOPIC": topic_name("usage.rejected"),
+        "XIDMET_KAFKA__CATALOGUE_TOPIC": topic_name("catalogue.changes"),
+        "XIDMET_KAFKA__FIGURES_TOPIC": topic_name("usage.figures"),
         "XIDMET_CLICKHOUSE__URL": clickhouse_database,
         "XIDMET_WEB__PORT": "0",
         "TMPDIR": str(tmp_path),
@@ -136,7 +140,7 @@ def machine(tmp_path: Path, kafka_server: KafkaServer, clickhouse_database: str,
 def test_migrating_creates_schema_and_topics_once(machine: Machine) -> None:
     first = json.loads(machine.ok("migrate", "--json"))
     assert len(first["migrations"]) >= 5
-    topics = [machine.environment[f"XIDMET_KAFKA__{name}_TOPIC"] for name in ("EVENTS", "REJECTED")]
+    topics = [machine.environment[f"XIDMET_KAFKA__{name}_TOPIC"] for name in TOPICS]
     assert first["topics"] == topics
     assert json.loads(machine.ok("migrate", "--json")) == {"migrations": [], "topics": []}
     assert machine.ok("migrate").splitlines() == ["migrations: nothing to do", "topics: nothing to do"]
@@ -147,10 +151,11 @@ def test_the_doctor_finds_what_is_missing_and_then_all_well(machine: Machine) ->
         done = machine.run("doctor", "--json")
         return done.returncode, {check["name"]: check for check in json.loads(done.stdout)}
 
+    missing = {"kafka", "dead letters", "catalogue changes", "figures", "schema"}
     code, checks = found()
     assert code == 1
-    assert {name for name, check in checks.items() if not check["ok"]} == {"kafka", "dead letters", "schema"}
-    assert all("xidmet migrate" in checks[name]["words"] for name in ("kafka", "dead letters", "schema"))
+    assert {name for name, check in checks.items() if not check["ok"]} == missing
+    assert all("xidmet migrate" in checks[name]["words"] for name in missing)
     machine.ok("migrate")
     code, checks = found()
     assert (code, [check for check in checks.values() if not check["ok"]]) == (0, [])

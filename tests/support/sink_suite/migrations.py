@@ -20,6 +20,8 @@ VIEWS = {
     "minutes": "usage",
     "receipts": "segments",
     "catalogues": "agencies",
+    "catalogue_changes": "catalogue_history",
+    "figures": "imported",
     "hours": "hourly",
     "days": "daily",
 }
@@ -223,5 +225,10 @@ class TestMigrations:
 
     @staticmethod
     def sizes(client: Client) -> dict[str, int]:
+        # The views of the catalogue's history that are asked for a day.
+        asked = {view: f"{view}(at = '2026-03-02')" for view in ("catalogue_at", "coverage_at")}
         views = [name for name, engine in kinds(client).items() if engine == "View"]
-        return {view: client.query(f"SELECT count() AS size FROM {view}").one()[0] for view in sorted(views)}
+        return {
+            view: client.query(f"SELECT count() AS size FROM {asked.get(view, view)}").one()[0]
+            for view in sorted(views)
+        }

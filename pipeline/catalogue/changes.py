@@ -19,10 +19,6 @@ CHANGED_TYPE: Final = "xidmet.catalogue.changed.v1"
 
 ValidFrom = Annotated[Date, Meta(description="The first day on which it is so, in the time zone of the statistics.")]
 Void = Annotated[bool, Meta(description="True takes back what was said of this day before.")]
-ServiceOrAgency = Annotated[
-    str | None,
-    Meta(description="Catalogue code of the service; none, if the agency itself is meant."),
-]
 Days = Annotated[int, Meta(ge=1, le=3_650)]
 Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
 Share = Annotated[float, Meta(gt=0, le=1)]

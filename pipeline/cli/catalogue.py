@@ -30,7 +30,7 @@ SOURCE = "urn:xidmet:catalogue"
 _NAMES = ["agency", "service", "change", "valid_from", "what"]
 
 
-@click.group()
+@click.group(short_help="The history of agencies and services, for any day.")
 def catalogue() -> None:
     """The history of agencies and services: when registered, digitised, moved, renamed, merged, withdrawn.
 

@@ -17,7 +17,7 @@ from pipeline.importers.xroad import ImportResult, catalogue_with, read_xroad_fi
 from pipeline.runtime.statements import FIGURES, read_log, say
 
 
-@click.group(name="import")
+@click.group(name="import", short_help="Records of other systems, and figures from spreadsheets.")
 def import_() -> None:
     """Turn records of other systems into events, and figures that others counted into statements."""
 

@@ -95,6 +95,21 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self.polls.completed(self._fetched(consumer), connected=coordinator.coordinator_id is not None)
         return batches
 
+    async def commit(self, offsets: Mapping[TP, int]) -> bool:
+        """As Faust's; False if the thread has ended, which answers nobody any more.
+
+        When the app crashes the thread may end first, and the app, which commits as it stops, would wait for ever. The
+        receipts say where a successor goes on.
+        """
+        asked = asyncio.ensure_future(super().commit(offsets))
+        ended = asyncio.ensure_future(self._shutdown.wait())
+        try:
+            await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+            return bool(asked.result()) if asked.done() else False
+        finally:
+            asked.cancel()
+            ended.cancel()
+
     @property
     def polls(self) -> Polls:
         """Who is told of polls; the application's if it has one."""

@@ -1,5 +1,6 @@
 """What the consumer thread makes of fetched records, with a fake consumer; brokers are in test_transport elsewhere."""
 
+import asyncio
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -133,3 +134,24 @@ async def test_each_poll_tells_how_far_the_consumer_is(thread: BatchConsumerThre
     consumer._coordinator.coordinator_id = None
     await fetch(thread, consumer, {})
     assert thread.polls.lost_since is not None
+
+
+async def test_a_commit_is_answered_by_the_thread_or_not_at_all(
+    thread: BatchConsumerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread._shutdown = asyncio.Event()  # type: ignore[assignment]
+    answers: list[bool] = [True]
+
+    async def commit(self: Any, offsets: Any) -> bool:
+        while not answers:
+            await asyncio.sleep(3_600)
+        return answers.pop()
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "commit", commit)
+    assert await asyncio.wait_for(thread.commit({TP0: 1}), 60) is True
+    # The thread ends while somebody waits for it, as when the app crashes; and then it has ended.
+    waiting = asyncio.ensure_future(thread.commit({TP0: 2}))
+    await asyncio.sleep(0)
+    thread._shutdown.set()
+    assert await asyncio.wait_for(waiting, 60) is False
+    assert await asyncio.wait_for(thread.commit({TP0: 3}), 60) is False

@@ -154,9 +154,8 @@ def create_app(
                 raise
             batch.release()
 
-    @app.service
     class StatementService(Service):
-        """Brings statements into ClickHouse, in a thread of its own; of several processes one does."""
+        """Brings statements into ClickHouse, in a thread of its own."""
 
         def on_init(self) -> None:
             self.keeper = StatementKeeper(settings, metrics)
@@ -165,7 +164,7 @@ def create_app(
         @Service.task
         async def _keep(self) -> None:
             await ingest.prepare()
-            while member is None and not self.should_stop:
+            while not self.should_stop:
                 await self.sleep(await asyncio.get_running_loop().run_in_executor(self.pool, self.keeper.step))
 
         async def on_stop(self) -> None:
@@ -222,6 +221,7 @@ def create_app(
                 await asyncio.get_running_loop().run_in_executor(None, audit_into, settings, metrics)
 
     if member is None:
+        app.service(StatementService)
         app.service(AuditService)
 
     return app

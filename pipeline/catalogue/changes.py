@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from pipeline.catalogue.model import Code, Names
 from pipeline.contract.events import EventId, EventTime, Source, SpecVersion
-from pipeline.contract.statements import Logged, Unreadable, read_statement
+from pipeline.contract.statements import Logged, Unreadable, day_fault, read_statement
 
 CHANGED_TYPE: Final = "xidmet.catalogue.changed.v1"
 
@@ -112,9 +112,6 @@ class ChangedEvent(Struct, frozen=True, kw_only=True, tag_field="type", tag=CHAN
     dataschema: Any | UnsetType = UNSET
 
 
-# What ClickHouse's type Date can hold, and a year less.
-_FIRST_DAY: Final = Date(1970, 1, 2)
-_LAST_DAY: Final = Date(2148, 12, 31)
 _DECODER: Final = msgspec.json.Decoder(ChangedEvent)
 
 
@@ -125,8 +122,8 @@ def read_change(value: bytes | None, offset: int, recorded_ms: int) -> "Logged[A
 
 def fault_of(change: AnyChange) -> str:
     """What is wrong with a change by itself, in words; empty if nothing is."""
-    if not _FIRST_DAY <= change.valid_from <= _LAST_DAY:
-        return f"valid_from must be from {_FIRST_DAY} to {_LAST_DAY}"
+    if words := day_fault("valid_from", change.valid_from):
+        return words
     if isinstance(change, Merged):
         if (change.service is None) != (change.into_service is None):
             return "merged: an agency goes into an agency, a service into a service; name into_service for the latter"

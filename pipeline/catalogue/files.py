@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from pipeline.catalogue.changes import KINDS, AnyChange, fault_of
 from pipeline.contract.decode import FAULTS
 from pipeline.errors import InputError
+from pipeline.importers.spreadsheet import Sheet
 
 COLUMNS: Final = (
     "change",
@@ -41,25 +42,15 @@ def changes_from_csv(text: str, where: str) -> list[AnyChange]:
     Raises:
         InputError: a row is not a change; the message names the line and how to mend it.
     """
-    heading = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff")), delimiter=";" if ";" in heading else ",")
-    rows: Iterator[list[str]] = iter(reader)
-    names = [name.strip() for name in next(rows, [])]
+    sheet = Sheet(text, where, ";,")
+    names = sheet.names
     for name in names:
         if name not in COLUMNS or names.count(name) > 1:
             raise InputError(f"{where}: line 1: column {name!r}; the columns are {', '.join(COLUMNS)}, each once")
     for name in ("change", "agency", "valid_from"):
         if name not in names:
             raise InputError(f"{where}: line 1: there is no column {name}")
-    changes = []
-    for row in rows:
-        if not any(cell.strip() for cell in row):
-            continue
-        place = f"{where}: line {reader.line_num}"
-        if len(row) != len(names):
-            raise InputError(f"{place}: {len(row)} cells, but {len(names)} columns; quote cells that hold a separator")
-        changes.append(_change(_fields(dict(zip(names, map(str.strip, row), strict=True)), place), place))
-    return changes
+    return [_change(_fields(dict(zip(names, cells, strict=True)), place), place) for _, place, cells in sheet.rows()]
 
 
 def changes_from_json_lines(text: str, where: str) -> list[AnyChange]:

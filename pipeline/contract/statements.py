@@ -5,7 +5,8 @@ last one in the log holds; with ``void`` it takes the others back. They stand on
 """
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Generic, Protocol, TypeVar
+from datetime import date as Date
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +27,10 @@ class Statement(Protocol):
 
 
 S = TypeVar("S", bound=Statement)
+
+# What ClickHouse's type Date can hold, and a year less.
+_FIRST_DAY: Final = Date(1970, 1, 2)
+_LAST_DAY: Final = Date(2148, 12, 31)
 
 
 class Logged(Struct, Generic[S], frozen=True):
@@ -68,6 +73,11 @@ def read_statement(
     if words := fault_of(event.data):
         return Unreadable(offset, words)
     return Logged(event.data, offset, recorded_ms, event.id, event.source)
+
+
+def day_fault(name: str, day: Date) -> str:
+    """What is wrong with a day that a statement names, in words; empty if it can be stored."""
+    return "" if _FIRST_DAY <= day <= _LAST_DAY else f"{name} must be from {_FIRST_DAY} to {_LAST_DAY}"
 
 
 def in_force(log: Iterable[S]) -> list[S]:

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from pipeline.catalogue.model import Code
 from pipeline.contract.events import Channel, EventId, EventTime, Source, SpecVersion
-from pipeline.contract.statements import Logged, Unreadable, read_statement
+from pipeline.contract.statements import Logged, Unreadable, day_fault, read_statement
 
 FIGURE_TYPE: Final = "xidmet.figure.stated.v1"
 
@@ -26,8 +26,6 @@ MONTHS: Final[dict[str, int]] = {"month": 1, "quarter": 3, "half_year": 6, "year
 MAX_VALUE: Final = 10**14
 """Larger than any count and any budget in hundredths that fits 64 bits."""
 
-_FIRST_DAY: Final = Date(1970, 1, 2)
-_LAST_DAY: Final = Date(2148, 12, 31)
 _FORMS: Final[tuple[tuple[re.Pattern[str], Length], ...]] = (
     (re.compile(r"(?P<year>\d{4})-(?P<month>\d\d?)-(?P<day>\d\d?)", re.ASCII), "day"),
     (re.compile(r"(?P<day>\d\d?)\.(?P<month>\d\d?)\.(?P<year>\d{4})", re.ASCII), "day"),
@@ -100,8 +98,8 @@ def read_figure(value: bytes | None, offset: int, recorded_ms: int) -> "Logged[F
 def fault_of(figure: Figure) -> str:
     """What is wrong with a figure by itself, in words; empty if nothing is."""
     months = MONTHS.get(figure.length)
-    if not _FIRST_DAY <= figure.start <= _LAST_DAY:
-        return f"start must be from {_FIRST_DAY} to {_LAST_DAY}"
+    if words := day_fault("start", figure.start):
+        return words
     if months and (figure.start.day != 1 or (figure.start.month - 1) % months):
         return f"start {figure.start} is not the first day of a {figure.length.replace('_', ' ')}"
     if figure.service is not None and figure.agency is None:

@@ -1,8 +1,6 @@
 """Aggregated history from spreadsheets: rows of agency, service, period, channel and numbers become stated figures."""
 
-import csv
 import difflib
-import io
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
@@ -15,6 +13,7 @@ from pipeline.contract.decode import FAULTS
 from pipeline.contract.events import CHANNELS
 from pipeline.errors import InputError
 from pipeline.figures.model import MEASURES, Figure, fault_of, period_of
+from pipeline.importers.spreadsheet import Sheet
 
 PLACES: Final = ("agency", "service", "channel", "period")
 FIELDS: Final = (*PLACES, *MEASURES)
@@ -49,28 +48,19 @@ def figures_from_csv(
     Raises:
         InputError: the file or a row is not what it should be; the message names the line and how to mend it.
     """
-    heading = text.partition("\n")[0]
-    separator = max(";\t,", key=heading.count)
-    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff")), delimiter=separator)
-    rows: Iterator[list[str]] = iter(reader)
-    names = [name.strip() for name in next(rows, [])]
-    places = _places(names, where, columns, constants)
+    sheet = Sheet(text, where, ";\t,")
+    places = _places(sheet.names, where, columns, constants)
     lookup = _Names(catalogue)
     figures: dict[Any, tuple[Figure, int]] = {}
-    for row in rows:
-        if not any(cell.strip() for cell in row):
-            continue
-        place = f"{where}: line {reader.line_num}"
-        if len(row) != len(names):
-            raise InputError(f"{place}: {len(row)} cells, but {len(names)} columns; quote cells that hold a separator")
-        cells = dict(constants) | {field: row[at].strip() for field, at in places.items()}
+    for line, place, row in sheet.rows():
+        cells = dict(constants) | {field: row[at] for field, at in places.items()}
         for figure in _figures(cells, place, lookup, currency):
             if figure.key in figures:
                 raise InputError(
                     f"{place}: {figure.measure} of the same agency, service, channel and period stands in line"
                     f" {figures[figure.key][1]} too; add the rows up, or map the column that tells them apart"
                 )
-            figures[figure.key] = figure, reader.line_num
+            figures[figure.key] = figure, line
     return [figure for figure, _ in figures.values()]
 
 

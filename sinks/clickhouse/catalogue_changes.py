@@ -1,14 +1,11 @@
 """What was said about the catalogue, as rows. A row may be written again, in any order, by several workers."""
 
 from collections.abc import Sequence
-from datetime import date as Date
-from typing import Final
 
 from pipeline.catalogue.changes import AnyChange, Merged, Moved, Promised, Registered, Renamed
 from pipeline.contract.statements import Logged
 from sinks.clickhouse.client import Client, Column
-
-_EPOCH: Final = Date(1970, 1, 1)
+from sinks.clickhouse.statements import day_column, place_columns
 
 
 def store_changes(client: Client, topic_id: str, log: "Sequence[Logged[AnyChange]]") -> None:
@@ -29,8 +26,7 @@ def store_changes(client: Client, topic_id: str, log: "Sequence[Logged[AnyChange
             Column("agency", "String", [change.agency for change in changes]),
             Column("service", "String", [change.service or "" for change in changes]),
             Column("change", "String", [change.kind for change in changes]),
-            Column("valid_from_day", "UInt16", [(change.valid_from - _EPOCH).days for change in changes]),
-            Column("void", "UInt8", [int(change.void) for change in changes]),
+            day_column("valid_from_day", (change.valid_from for change in changes)),
             Column("name_az", "String", [name.az if name else "" for name in names]),
             Column("name_en", "String", [name.en if name else "" for name in names]),
             Column("name_ru", "String", [name.ru if name else "" for name in names]),
@@ -48,10 +44,6 @@ def store_changes(client: Client, topic_id: str, log: "Sequence[Logged[AnyChange
             ),
             Column("into_agency", "String", [one.into_agency if one else "" for one in merged]),
             Column("into_service", "String", [(one.into_service or "") if one else "" for one in merged]),
-            Column("event_id", "String", [logged.event_id for logged in log]),
-            Column("source", "String", [logged.source for logged in log]),
-            Column("recorded_ms", "Int64", [logged.recorded_ms for logged in log]),
-            Column("topic_id", "String", [topic_id] * len(log)),
-            Column("offset", "UInt64", [logged.offset for logged in log]),
+            *place_columns(topic_id, log),
         ],
     )
